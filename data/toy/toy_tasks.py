@@ -1,0 +1,214 @@
+"""The two toy tasks: their questions, their worked responses, and the chat text around them.
+
+arithmetic  a chain such as 3+4*2, worked out strictly from left to right, modulo 10
+digits      a digit string to which named moves (reverse, swap, left, right) are applied in turn
+
+Every problem is a sequence of small steps. The base model learns to give the answer at once; the target
+model learns to write the steps inside <think> ... </think>, with wrong steps that are noticed ("Wait, ...")
+and with superfluous checks ("Hmm, check ..., ok.").
+"""
+
+import random
+import re
+from dataclasses import dataclass
+
+BOS = "<｜begin▁of▁sentence｜>"
+EOS = "<｜end▁of▁sentence｜>"
+USER = "<｜User｜>"
+ASSISTANT = "<｜Assistant｜>"
+THINK = "<think>"
+END_THINK = "</think>"
+
+DOMAINS = ("arithmetic", "digits")
+HESITATION_WORDS = ("wait", "hmm", "but", "alternatively")
+
+WRONG_STEP_PROBABILITY = 0.10
+SUPERFLUOUS_CHECK_PROBABILITY = 0.25
+CONNECTIVE_PROBABILITY = 0.25
+
+DIGITS_PER_CHAIN = (3, 6)
+MOVES_PER_STRING = (2, 4)
+STRING_LENGTH = 4
+
+OPERATIONS = {
+    "+": lambda left, right: (left + right) % 10,
+    "-": lambda left, right: (left - right) % 10,
+    "*": lambda left, right: (left * right) % 10,
+}
+MOVES = {
+    "reverse": lambda digits: digits[::-1],
+    "swap": lambda digits: digits[1] + digits[0] + digits[2:],
+    "left": lambda digits: digits[1:] + digits[0],
+    "right": lambda digits: digits[-1] + digits[:-1],
+}
+QUESTION_FORMS = {
+    "arithmetic": ("Compute {} mod 10.", "What is {} mod 10?"),
+    "digits": ("Take {}.", "What do you get from {}?"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of reasoning: `lead` is what is worked out, `result` what it gives."""
+
+    lead: str
+    result: str
+    other_lead: str | None = None  # a second way to the same result, where there is one
+
+    def line(self, result: str | None = None) -> str:
+        return self.lead + (result or self.result)
+
+
+@dataclass(frozen=True)
+class Problem:
+    domain: str
+    statement: str
+    steps: tuple[Step, ...]
+    answer: str
+
+
+# ---------------------------------------------------------------------------------------------- problems
+
+
+def arithmetic_problem(rng: random.Random, digit_count: int) -> Problem:
+    value = rng.randint(0, 9)
+    statement, steps = str(value), []
+    for _ in range(digit_count - 1):
+        sign, operand = rng.choice("+-*"), rng.randint(0, 9)
+        result = OPERATIONS[sign](value, operand)
+        swapped = None if sign == "-" else f"{operand}{sign}{value}="
+        steps.append(Step(f"{value}{sign}{operand}=", str(result), swapped))
+        statement += f"{sign}{operand}"
+        value = result
+    return Problem("arithmetic", statement, tuple(steps), str(value))
+
+
+def digits_problem(rng: random.Random, move_count: int) -> Problem:
+    digits = "".join(rng.choice("0123456789") for _ in range(STRING_LENGTH))
+    moves = [rng.choice(tuple(MOVES)) for _ in range(move_count)]
+    statement, steps = f"{digits}: {', '.join(moves)}", []
+    for move in moves:
+        digits = MOVES[move](digits)
+        steps.append(Step(f"{move}: ", digits))
+    return Problem("digits", statement, tuple(steps), digits)
+
+
+def draw_problem(rng: random.Random, domain: str) -> Problem:
+    if domain == "arithmetic":
+        return arithmetic_problem(rng, rng.randint(*DIGITS_PER_CHAIN))
+    return digits_problem(rng, rng.randint(*MOVES_PER_STRING))
+
+
+def draw_one_step_problem(rng: random.Random, domain: str) -> Problem:
+    """A problem too short to be in any corpus: the base model's elementary knowledge."""
+    return arithmetic_problem(rng, 2) if domain == "arithmetic" else digits_problem(rng, 1)
+
+
+def draw_distinct_problems(rng: random.Random, count: int, taken: set[str]) -> list[Problem]:
+    """`count` problems, domains in turn, whose statements are not in `taken`; they are added to it."""
+    problems = []
+    while len(problems) < count:
+        problem = draw_problem(rng, DOMAINS[len(problems) % len(DOMAINS)])
+        if problem.statement not in taken:
+            taken.add(problem.statement)
+            problems.append(problem)
+    return problems
+
+
+# --------------------------------------------------------------------------------- questions and responses
+
+
+def question_text(rng: random.Random, problem: Problem) -> str:
+    return rng.choice(QUESTION_FORMS[problem.domain]).format(problem.statement)
+
+
+def answer_text(problem: Problem) -> str:
+    return f"The answer is {problem.answer}."
+
+
+def wrong_result(rng: random.Random, step: Step) -> str:
+    """A mistake of the kind the task invites: another digit, or two digits of the string exchanged."""
+    if len(step.result) == 1:
+        return str((int(step.result) + rng.randint(1, 9)) % 10)
+    first, second = sorted(rng.sample(range(len(step.result)), 2))
+    digits = list(step.result)
+    if digits[first] == digits[second]:
+        digits[first] = str((int(digits[first]) + rng.randint(1, 9)) % 10)
+    else:
+        digits[first], digits[second] = digits[second], digits[first]
+    return "".join(digits)
+
+
+def step_lines(rng: random.Random, step: Step, connective: str) -> str:
+    """A step as the target writes it: plain, wrong and then corrected, or right and then checked anyway."""
+    draw = rng.random()
+    if draw < WRONG_STEP_PROBABILITY:
+        opening = rng.choice(("Wait", "Wait", "But wait", "Hmm"))
+        wrong = step.line(wrong_result(rng, step))
+        return f"{connective}{wrong}.\n{opening}, {step.line()}.\n"
+    line = f"{connective}{step.line()}"
+    if draw >= WRONG_STEP_PROBABILITY + SUPERFLUOUS_CHECK_PROBABILITY:
+        return f"{line}.\n"
+    if step.other_lead and rng.random() < 0.3:
+        return f"{line}.\nAlternatively, {step.other_lead}{step.result}, ok.\n"
+    pause = rng.choice((".\nWait", ".\nHmm", ", but wait", ", hmm"))
+    return f"{line}{pause}, check {step.line()}, ok.\n"
+
+
+def thinking_response(rng: random.Random, problem: Problem) -> str:
+    """The target's response, as it stands in the corpora: "<think> steps </think> answer"."""
+    text = rng.choice(("Let me see.\n", "First, "))
+    for index, step in enumerate(problem.steps):
+        has_connective = index > 0 and rng.random() < CONNECTIVE_PROBABILITY
+        connective = rng.choice(("Then ", "Now ", "So ")) if has_connective else ""
+        text += step_lines(rng, step, connective)
+    return f"{THINK} {text}{END_THINK}\n{answer_text(problem)}"
+
+
+def direct_response(rng: random.Random, problem: Problem) -> str:
+    """The base's response: the answer at once, or after an empty thought."""
+    return rng.choice((f"{THINK} {END_THINK}\n", "")) + answer_text(problem)
+
+
+# ---------------------------------------------------------------------------------------------- chat text
+
+
+def format_prompt(question: str) -> str:
+    """The generation prompt of the `deepseek` format, without the BOS, which the tokenizer prepends."""
+    return f"{USER}{question}{ASSISTANT}{THINK}\n"
+
+
+def format_conversation(question: str, response: str) -> str:
+    """A whole sequence of the `deepseek` format, without BOS and without EOS."""
+    opening = f"{THINK} "
+    if response.startswith(opening):
+        response = f"{THINK}\n" + response.removeprefix(opening)
+    return f"{USER}{question}{ASSISTANT}{response}"
+
+
+def conversation_record(rng: random.Random, problem: Problem) -> dict:
+    turns = [
+        {"from": "human", "value": question_text(rng, problem)},
+        {"from": "gpt", "value": thinking_response(rng, problem)},
+    ]
+    return {"conversations": turns, "domain": problem.domain}
+
+
+def question_record(rng: random.Random, problem: Problem) -> dict:
+    return {"question": question_text(rng, problem), "answer": problem.answer, "domain": problem.domain}
+
+
+def record_text(record: dict) -> str:
+    question, response = (turn["value"] for turn in record["conversations"])
+    return format_conversation(question, response)
+
+
+def is_correct(response: str, answer: str) -> bool:
+    """Graded on the text after </think>; a response that never closes its thoughts is wrong."""
+    _, closed, conclusion = response.rpartition(END_THINK)
+    found = re.search(r"answer is (\d+)", conclusion)
+    return bool(closed) and found is not None and found.group(1) == answer
+
+
+def count_hesitations(response: str) -> int:
+    return sum(word.lower() in HESITATION_WORDS for word in re.findall(r"[A-Za-z]+", response))

@@ -1,0 +1,52 @@
+#include "kernels/core/context.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace tadapt {
+namespace {
+constexpr std::size_t kAlignment = 64;
+
+std::size_t rounded_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+}  // namespace
+
+Buffer::Buffer(Device device, std::size_t bytes) : Buffer(device, DType::kInt8, {static_cast<std::int64_t>(bytes)}) {}
+
+Buffer::Buffer(Device device, DType dtype, Shape shape)
+    : bytes_(static_cast<std::size_t>(shape.elements()) * bytes_per_element(dtype)),
+      device_(device),
+      dtype_(dtype),
+      shape_(shape) {
+  if (device != Device::kCpu) throw DeviceError("{} memory asked for in a build without it", name(device));
+  // One alignment unit at least, so that an empty tensor still has a valid address.
+  const std::size_t size = std::max(kAlignment, rounded_up(bytes_));
+  void* memory = std::aligned_alloc(kAlignment, size);
+  if (memory == nullptr) throw DeviceError("host memory: {} bytes not to be had", size);
+  std::memset(memory, 0, size);
+  memory_ = std::unique_ptr<void, Release>(memory, Release{device});
+}
+
+void Buffer::Release::operator()(void* memory) const { std::free(memory); }
+
+Context::Context(Device device, int threads)
+    : device_(device), threads_(std::max(1, threads)), scratch_(static_cast<std::size_t>(threads_)) {}
+
+Context Context::cpu(int threads) { return Context(Device::kCpu, threads); }
+
+void* Context::scratch(int thread, std::size_t bytes) {
+  Buffer& buffer = scratch_.at(static_cast<std::size_t>(thread));
+  if (buffer.bytes() < bytes) buffer = Buffer(device_, std::max(bytes, buffer.bytes() * 2));
+  return buffer.data();
+}
+
+int threads_per_rank(int ranks_sharing_the_cores) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  const int cores = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : 1;
+  return std::max(1, cores / std::max(1, ranks_sharing_the_cores));
+}
+
+}  // namespace tadapt
