@@ -1,0 +1,42 @@
+// Causal grouped-query attention over sequences packed without padding.
+#pragma once
+
+#include "kernels/core/check.h"
+#include "kernels/core/dispatch.h"
+
+namespace tadapt {
+
+/// What attention reads: H query heads share Kv key/value heads, H / Kv neighbours each.
+struct AttentionInput {
+  Tensor query;    ///< [T, H, h] float32
+  Tensor key;      ///< [T, Kv, h] float32
+  Tensor value;    ///< [T, Kv, h] float32
+  Tensor offsets;  ///< [B + 1] int32: sequence b owns rows [offsets[b], offsets[b+1]); offsets[0] = 0, offsets[B] = T
+};
+
+namespace cpu {
+void causal_attention(Context& context, const AttentionInput& input, const Tensor& out);
+}  // namespace cpu
+
+/// out_{t,n} = Σ_{s<=t in t's sequence} softmax_s(query_{t,n} · key_{s,g} / √h) · value_{s,g},   g = n·Kv / H
+///   out  [T, H, h] float32, overwritten; must not overlap the inputs
+/// fp32, softmax online over fixed tiles of keys counted from the sequence's start: a result depends on its own
+/// sequence up to t only, not on the packing or the threads. Never holds an [S, S] matrix.
+/// Throws ShapeError when H is no multiple of Kv or the offsets do not cover [0, T] in order.
+/// Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018. Oracle: the formula in double.
+inline void causal_attention(Context& context, const AttentionInput& input, const Tensor& out) {
+  const auto& [query, key, value, offsets] = input;
+  require_tensor(context, "causal_attention: query", query, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
+  require_tensor(context, "causal_attention: key", key, {DType::kFloat32}, {query.size(0), kAnySize, query.size(2)});
+  require_tensor(context, "causal_attention: value", value, {DType::kFloat32},
+                 {query.size(0), key.size(1), query.size(2)});
+  require_tensor(context, "causal_attention: offsets", offsets, {DType::kInt32}, {kAnySize});
+  require_tensor(context, "causal_attention: out", out, {DType::kFloat32},
+                 {query.size(0), query.size(1), query.size(2)});
+  require_shape(key.size(1) > 0 && query.size(1) % key.size(1) == 0, "causal_attention: {} query heads, {} key heads",
+                query.size(1), key.size(1));
+  require_shape(offsets.size(0) > 0, "causal_attention: offsets: expected [B + 1], found [0]");
+  TADAPT_DISPATCH(context, causal_attention, context, input, out);
+}
+
+}  // namespace tadapt

@@ -1,0 +1,71 @@
+// Errors between rows: squared error with its gradient, square norms, token KL. Per row, in double: the caller sums.
+#pragma once
+
+#include "kernels/core/check.h"
+#include "kernels/core/dispatch.h"
+
+namespace tadapt {
+
+/// Where token_kl puts its results, one entry a row; each overwritten.
+struct TokenKlOutput {
+  Tensor kl;                      ///< [T] float64, KL(target ‖ model) in nats
+  Tensor target_argmax;           ///< [T] int32, the target's first choice
+  Tensor argmax;                  ///< [T] int32, the model's first choice
+  Tensor target_top_probability;  ///< [T] float32, the target's probability of its first choice
+};
+
+namespace cpu {
+void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                   const Tensor& gradient, const Tensor& row_errors);
+void row_square_norms(Context& context, const Tensor& x, const Tensor& norms);
+void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out);
+}  // namespace cpu
+
+/// row_errors_t = ‖prediction_t − target_t‖²,   gradient = gradient_scale · (prediction − target)
+///   prediction  [T, D] float32, read only unless it is also the gradient
+///   target      [T, D] float32 or bfloat16, read only
+///   gradient    [T, D] float32, overwritten; may be prediction itself, or Tensor{} for none
+///   row_errors  [T] float64, overwritten
+/// Differences in fp32, squares summed in double in a fixed order; a row depends on itself only.
+inline void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                          const Tensor& gradient, const Tensor& row_errors) {
+  require_tensor(context, "squared_error: prediction", prediction, {DType::kFloat32}, {kAnySize, kAnySize});
+  require_tensor(context, "squared_error: target", target, {DType::kFloat32, DType::kBFloat16},
+                 {prediction.size(0), prediction.size(1)});
+  if (!gradient.empty()) {
+    require_tensor(context, "squared_error: gradient", gradient, {DType::kFloat32},
+                   {prediction.size(0), prediction.size(1)});
+  }
+  require_tensor(context, "squared_error: row_errors", row_errors, {DType::kFloat64}, {prediction.size(0)});
+  TADAPT_DISPATCH(context, squared_error, context, prediction, target, gradient_scale, gradient, row_errors);
+}
+
+/// norms_t = ‖x_t‖² (the square, no root)
+///   x      [T, D] float32 or bfloat16, read only
+///   norms  [T] float64, overwritten
+/// Summed in double in a fixed order; a row depends on itself only.
+inline void row_square_norms(Context& context, const Tensor& x, const Tensor& norms) {
+  require_tensor(context, "row_square_norms: x", x, {DType::kFloat32, DType::kBFloat16}, {kAnySize, kAnySize});
+  require_tensor(context, "row_square_norms: norms", norms, {DType::kFloat64}, {x.size(0)});
+  TADAPT_DISPATCH(context, row_square_norms, context, x, norms);
+}
+
+/// With p = softmax(target_logits_t), q = softmax(logits_t): kl_t = Σ_v p_v (log p_v − log q_v), argmax and p's
+/// maximum.
+///   target_logits, logits  [T, V] float32, V > 0, read only
+/// Exponentials in fp32, sums in double in a fixed order; of equal logits the lowest id is the first choice; a row
+/// depends on itself only. A row with a NaN gives a NaN. Oracle: the formula in double.
+inline void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out) {
+  require_tensor(context, "token_kl: target_logits", target_logits, {DType::kFloat32}, {kAnySize, kAnySize});
+  require_tensor(context, "token_kl: logits", logits, {DType::kFloat32},
+                 {target_logits.size(0), target_logits.size(1)});
+  require_shape(logits.size(1) > 0, "token_kl: a vocabulary of 0");
+  require_tensor(context, "token_kl: kl", out.kl, {DType::kFloat64}, {logits.size(0)});
+  require_tensor(context, "token_kl: target_argmax", out.target_argmax, {DType::kInt32}, {logits.size(0)});
+  require_tensor(context, "token_kl: argmax", out.argmax, {DType::kInt32}, {logits.size(0)});
+  require_tensor(context, "token_kl: target_top_probability", out.target_top_probability, {DType::kFloat32},
+                 {logits.size(0)});
+  TADAPT_DISPATCH(context, token_kl, context, target_logits, logits, out);
+}
+
+}  // namespace tadapt

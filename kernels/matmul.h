@@ -1,0 +1,113 @@
+// Matrix products whose every row depends on that row and the weights alone, and gradients of weights.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels/core/check.h"
+#include "kernels/core/dispatch.h"
+
+namespace tadapt {
+
+/// How weights of N outputs and K inputs lie in memory.
+enum class Layout : std::uint8_t {
+  kOutputInput,  ///< [N, K]: a row per output (PyTorch's Linear)
+  kInputOutput,  ///< [K, N]: a row per input
+};
+/// What happens to a product before it is stored.
+enum class Epilogue : std::uint8_t { kNone, kRelu };
+
+/// The instruction set that products run on here, as checkpoints record it: "avx512_core_amx", "avx2", … The same
+/// binary gives the same bits wherever this name is the same.
+std::string effective_instruction_set();
+
+/// Weights rearranged once for the backend's products. Owns its copy; move-only; an empty one holds nothing.
+class PackedWeights {
+ public:
+  struct Impl;
+
+  PackedWeights();
+  explicit PackedWeights(std::unique_ptr<Impl> impl);
+  PackedWeights(PackedWeights&&) noexcept;
+  PackedWeights& operator=(PackedWeights&&) noexcept;
+  ~PackedWeights();
+
+  bool empty() const { return impl_ == nullptr; }
+  std::int64_t outputs() const;  ///< N
+  std::int64_t inputs() const;   ///< K
+  DType dtype() const;           ///< the compute type: float32 or bfloat16
+  Layout layout() const;         ///< of the tensors that repack_weights takes
+  std::size_t bytes() const;     ///< memory held, padding included
+  Impl& impl() const { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+namespace cpu {
+PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute);
+void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed);
+void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
+            const Tensor& y);
+void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute, const Tensor& gradient);
+}  // namespace cpu
+
+/// Packs weights for `matmul`.
+///   weights  [N, K] or [K, N] by `layout`; float32, bfloat16 or float16; read only
+///   compute  kFloat32 or kBFloat16 (weights rounded to nearest even; products accumulate in fp32)
+/// Costs about one pass over the weights plus the making of the primitives. Throws ShapeError when N or K is 0.
+inline PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
+  require_tensor(context, "pack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
+                 {kAnySize, kAnySize});
+  require_shape(weights.elements() > 0, "pack_weights: empty weights {}", weights.shape().to_string());
+  require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "pack_weights: no products in {}",
+                name(compute));
+  TADAPT_DISPATCH(context, pack_weights, context, weights, layout, compute);
+}
+
+/// Puts new numbers into packed weights, in place, allocating nothing.
+///   weights  dtype-, shape- and layout-wise as in the pack_weights that made `packed`; read only
+inline void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed) {
+  require_shape(!packed.empty(), "repack_weights: nothing was packed");
+  const bool by_output = packed.layout() == Layout::kOutputInput;
+  require_tensor(context, "repack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
+                 {by_output ? packed.outputs() : packed.inputs(), by_output ? packed.inputs() : packed.outputs()});
+  TADAPT_DISPATCH(context, repack_weights, context, weights, packed);
+}
+
+/// y = epilogue(x · Wᵀ + bias)
+///   x        [T, K] float32 or bfloat16; rounded to nearest even where the weights were packed for bfloat16; read only
+///   weights  N outputs, K inputs
+///   bias     [N] float32, or Tensor{} for none; read only
+///   y        [T, N] float32, overwritten; must not overlap x
+/// Accumulates in fp32. Rows run in tiles of a fixed height, outputs in panels of a fixed width (both functions of N
+/// and K only), so a row of y has the same bits for any number of threads, any T, any position of the row. T = 0 is
+/// fine. Oracle: a double loop over the rounded operands.
+inline void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias,
+                   Epilogue epilogue, const Tensor& y) {
+  require_shape(!weights.empty(), "matmul: nothing was packed");
+  require_tensor(context, "matmul: x", x, {DType::kFloat32, DType::kBFloat16}, {kAnySize, weights.inputs()});
+  require_tensor(context, "matmul: y", y, {DType::kFloat32}, {x.size(0), weights.outputs()});
+  if (!bias.empty()) require_tensor(context, "matmul: bias", bias, {DType::kFloat32}, {weights.outputs()});
+  TADAPT_DISPATCH(context, matmul, context, x, weights, bias, epilogue, y);
+}
+
+/// gradient = leftᵀ · right, over the tokens of one leaf.
+///   left      [T, N] float32 or bfloat16; read only
+///   right     [T, K] float32 or bfloat16; read only
+///   compute   kFloat32, or kBFloat16: both operands rounded to nearest even
+///   gradient  [N, K] float32, overwritten (zero when T = 0)
+/// Accumulates in fp32. Each fixed panel of the output is one single-threaded product over all T tokens: the bits
+/// depend on left and right only, not on the number of threads. Oracle: a double loop over the rounded operands.
+inline void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute,
+                            const Tensor& gradient) {
+  require_tensor(context, "weight_gradient: left", left, {DType::kFloat32, DType::kBFloat16}, {kAnySize, kAnySize});
+  require_tensor(context, "weight_gradient: right", right, {DType::kFloat32, DType::kBFloat16},
+                 {left.size(0), kAnySize});
+  require_tensor(context, "weight_gradient: gradient", gradient, {DType::kFloat32}, {left.size(1), right.size(1)});
+  require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "weight_gradient: no products in {}",
+                name(compute));
+  TADAPT_DISPATCH(context, weight_gradient, context, left, right, compute, gradient);
+}
+
+}  // namespace tadapt

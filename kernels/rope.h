@@ -1,0 +1,27 @@
+// Rotary position embedding.
+#pragma once
+
+#include "kernels/core/check.h"
+#include "kernels/core/dispatch.h"
+
+namespace tadapt {
+
+namespace cpu {
+void rope(Context& context, const Tensor& x, const Tensor& positions, double theta);
+}  // namespace cpu
+
+/// Rotates the pair (x_j, x_{j+h/2}) of every head by the angle position · theta^(−2j/h), 0 <= j < h/2:
+///   x_j ← x_j·cos − x_{j+h/2}·sin,   x_{j+h/2} ← x_{j+h/2}·cos + x_j·sin
+///   x          [T, H, h] float32, in place; h even
+///   positions  [T] int32, read only
+/// Frequencies, angles, cosines and sines are fp32 (each rounded once), as Hugging Face transformers has them.
+/// Source: Su et al., "RoFormer", 2021, in the rotate-half arrangement. Oracle: the formula in double.
+inline void rope(Context& context, const Tensor& x, const Tensor& positions, double theta) {
+  require_tensor(context, "rope: x", x, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
+  require_tensor(context, "rope: positions", positions, {DType::kInt32}, {x.size(0)});
+  require_shape(x.size(2) % 2 == 0, "rope: x: head size {} is odd", x.size(2));
+  require_shape(theta > 0, "rope: theta {} is not positive", theta);
+  TADAPT_DISPATCH(context, rope, context, x, positions, theta);
+}
+
+}  // namespace tadapt
