@@ -1,0 +1,43 @@
+// MpiSession: MPI from start to end of a process; the one way to get the communicator of all ranks.
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <string>
+
+#include "runtime/comm/communicator.h"
+
+namespace tadapt {
+
+/// Starts MPI when a launcher (mpirun, srun) started this process, and is a single process otherwise. Made first and
+/// destroyed last in main. Destroyed normally it waits (bounded) for the other ranks and ends MPI; destroyed while an
+/// exception passes it ends the whole job with exit code 70.
+class MpiSession {
+ public:
+  /// ConfigError when a launcher started several processes that MPI does not bring together.
+  MpiSession();
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  int rank() const;
+  int size() const;
+  int local_rank() const;  ///< among the ranks on this host
+  int local_size() const;  ///< ranks on this host
+  const std::string& hostname() const;
+  std::string who() const;  ///< "rank 3/8 host"
+
+  /// Says `tadapt: rank 3/8 host: <message>` on stderr. With peers, then ends the whole job with the error's exit code
+  /// (70 for foreign exceptions) and does not return; alone, returns that code for main to return.
+  int fail(const std::exception& error) noexcept;
+
+ private:
+  friend std::unique_ptr<Communicator> make_communicator(MpiSession& session, double timeout_seconds);
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+/// The communicator of all ranks; every wait is bounded by the timeout. The session must outlive it and its splits.
+std::unique_ptr<Communicator> make_communicator(MpiSession& session, double timeout_seconds);
+
+}  // namespace tadapt

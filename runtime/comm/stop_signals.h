@@ -1,0 +1,26 @@
+// StopSignals: SIGTERM, SIGUSR1 and SIGUSR2 as a flag that every phase of a run looks at.
+#pragma once
+
+#include <csignal>
+#include <string>
+
+namespace tadapt {
+
+/// Catches the three signals while it lives and restores the former handlers when destroyed; main owns the only one.
+/// The first signal sets a flag; a second one ends the process at once with exit code 128 + its number.
+class StopSignals {
+ public:
+  StopSignals();
+  ~StopSignals();
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+  bool requested() const { return signal() != 0; }
+  int signal() const;        ///< number of the first signal that came, 0 for none
+  std::string name() const;  ///< "SIGTERM", …; "none"
+
+ private:
+  struct sigaction former_[3];
+};
+
+}  // namespace tadapt

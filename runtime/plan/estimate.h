@@ -1,0 +1,67 @@
+// What a run will need, before it starts: memory per rank by part, disk, steps. Pure functions of sizes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/core/tensor.h"
+
+namespace tadapt {
+
+/// Trainable numbers of one transcoder: W_enc [F,D], b_enc [F], W_dec [D,F], b_dec [D].
+std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features);
+
+/// The sizes of a decoder that decide what it weighs.
+struct DecoderSizes {
+  int layers = 0;
+  std::int64_t width = 0;      ///< D
+  std::int64_t mlp_width = 0;  ///< d_ff
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_width = 0;
+  std::int64_t vocabulary = 0;
+  enum class Head { kTied, kUntied } head = Head::kUntied;
+};
+/// Numbers in one layer's gate, up and down projections.
+std::int64_t mlp_parameters(const DecoderSizes& sizes);
+/// Numbers in the whole decoder (qkv biases and norms included).
+std::int64_t decoder_parameters(const DecoderSizes& sizes);
+
+struct MemoryRequest {
+  std::int64_t width = 0;     ///< D
+  std::int64_t features = 0;  ///< F
+  int layers_in_block = 1;    ///< trained on this rank
+  int data_parallel = 1;
+  std::int64_t leaves = 8;
+  std::int64_t batch_tokens = 0;  ///< over all ranks
+  std::int64_t window_tokens = 0;
+  std::int64_t row_bytes = 0;  ///< of x and Δ of one token and layer, as cached
+  DType compute = DType::kBFloat16;
+  std::int64_t frozen_parameters = 0;  ///< held in `compute`; 0 when training from a cache
+};
+
+/// Bytes on one rank.
+struct MemoryEstimate {
+  std::int64_t frozen_weights = 0;
+  std::int64_t master = 0;
+  std::int64_t moments = 0;
+  std::int64_t gradients = 0;
+  std::int64_t working_copy = 0;
+  std::int64_t leaf_buffers = 0;  ///< gradients of one layer's leaves on their way through the tree
+  std::int64_t batch = 0;         ///< x, Δ, features and their gradients of one layer and leaf, rows of one step
+  std::int64_t loader = 0;        ///< two windows of cached rows of the rank's layers
+  std::int64_t total() const;
+  std::string to_string() const;  ///< one line, largest unit first
+};
+MemoryEstimate estimate_memory(const MemoryRequest& request);
+
+/// Bytes of one checkpoint: fp32 master and two fp32 moments of all trained layers, and 8 bytes per feature of
+/// counters (headers, a few KB a layer, not counted).
+std::int64_t checkpoint_bytes(int layers, std::int64_t width, std::int64_t features);
+/// Bytes on disk at the worst moment: `keep` checkpoints and the one being written.
+std::int64_t checkpoints_on_disk_bytes(std::int64_t one_checkpoint_bytes, std::int64_t keep);
+
+/// "29.6 GB": decimal units, three digits.
+std::string readable_bytes(std::int64_t bytes);
+
+}  // namespace tadapt
