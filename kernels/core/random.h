@@ -8,6 +8,8 @@
 
 namespace tadapt {
 
+__extension__ typedef unsigned __int128 uint128;
+
 /// What a draw is for. Numbers are part of the on-disk contract (resume, other rank counts): append, never renumber.
 enum class RandomPurpose : std::uint32_t {
   kInitialWeights = 1,  ///< step 0, sample = layer, index = element
@@ -55,7 +57,7 @@ class RandomStream {
   }
   /// Uniform integer in [0, bound), without bias that matters: 64 random bits times bound, upper half.
   TADAPT_HOST_DEVICE std::uint64_t below(std::uint32_t index, std::uint64_t bound) const {
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits64(index)) * bound) >> 64);
+    return static_cast<std::uint64_t>((static_cast<uint128>(bits64(index)) * bound) >> 64);
   }
 
  private:

@@ -1,0 +1,62 @@
+// Adapter: the trainable branch beside one layer's MLP, as an interface, and the table of its kinds.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/core/context.h"
+#include "runtime/parameters/parameter_store.h"
+
+namespace tadapt {
+
+struct AdapterShape {
+  std::int64_t model_width = 0;  ///< D
+  std::int64_t features = 0;     ///< F, the dictionary size
+};
+
+/// What one backward pass reports besides gradients.
+struct AdapterBackward {
+  double weighted_activations = 0.0;  ///< Σ_t Σ_i a_ti ‖W_dec,i‖₂ over the leaf
+};
+
+/// An adapter binds to tensors by name; it owns its shape, its compute type and the packed working copies of its
+/// weights, and knows neither where the masters live nor the optimiser nor the loss.
+class Adapter {
+ public:
+  virtual ~Adapter() = default;
+  virtual const AdapterShape& shape() const = 0;
+  /// The tensors it trains and the statistics it counts, as a group called `name`.
+  virtual ParameterGroupSpec parameters(std::string name) const = 0;
+  /// Fills zeroed masters with the starting point: a function of (seed, layer) alone, equal to the hybrid model.
+  virtual void initialise(const NamedTensors& masters, std::uint64_t seed, int layer) const = 0;
+  /// Takes over changed masters (packs working copies). Before the first forward and after every optimiser step.
+  virtual void prepare(Context& context, const NamedTensors& masters) = 0;
+  /// activations [T,F] and output [T,D] (both fp32, overwritten) of x [T,D] (fp32 or bf16).
+  virtual void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const = 0;
+  /// Gradients (overwritten) of  Σ_t ⟨cotangent_t, T(x_t)⟩ + sparsity · Σ_t Σ_i a_ti ‖W_dec,i‖₂  over one leaf of
+  /// tokens, and its statistics; `cotangent` is [T,D] fp32 and may be used as scratch. `activations` are forward's, and are
+  /// scratch afterwards.
+  struct BackwardArguments {
+    const Tensor& x;
+    const Tensor& activations;
+    const Tensor& cotangent;
+    float sparsity = 0.0f;
+    const NamedTensors& masters;
+    const NamedTensors& gradients;
+    const NamedTensors& statistics;
+  };
+  virtual AdapterBackward backward(Context& context, const BackwardArguments& arguments) = 0;
+};
+
+/// Name of the statistic every adapter counts: [F], on how many tokens each feature was active. Kept as fp32 so that
+/// it travels with the gradients; exact below 2^24 tokens per batch.
+inline constexpr char kActiveCounts[] = "active_counts";
+
+/// A new adapter of a kind in the table ("transcoder"); ConfigError that lists the kinds when there is none.
+std::unique_ptr<Adapter> make_adapter(const std::string& type, const AdapterShape& shape, DType compute);
+/// The kinds make_adapter knows.
+std::vector<std::string> adapter_types();
+
+}  // namespace tadapt

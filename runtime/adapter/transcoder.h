@@ -1,0 +1,36 @@
+// Transcoder: the ReLU adapter of Hu et al., "Transcoder Adapters for Reasoning-Model Diffing" (arXiv 2602.20904).
+#pragma once
+
+#include "kernels/matmul.h"
+#include "runtime/adapter/adapter.h"
+
+namespace tadapt {
+
+///   a = ReLU(W_enc x + b_enc)        W_enc [F,D], b_enc [F]; feature i is active iff a_i > 0
+///   T(x) = W_dec a + b_dec           W_dec kept as [F,D]: row i is feature i's decoder vector; b_dec [D]
+/// Starts as W_enc ~ U(±1/√D), everything else 0: T(x) = 0. Where W_dec,i = 0 the norm's subgradient is 0.
+class Transcoder : public Adapter {
+ public:
+  Transcoder(const AdapterShape& shape, DType compute);
+
+  const AdapterShape& shape() const override { return shape_; }
+  ParameterGroupSpec parameters(std::string name) const override;
+  void initialise(const NamedTensors& masters, std::uint64_t seed, int layer) const override;
+  void prepare(Context& context, const NamedTensors& masters) override;
+  void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const override;
+  AdapterBackward backward(Context& context, const BackwardArguments& arguments) override;
+
+ private:
+  AdapterShape shape_;
+  DType compute_;
+  PackedWeights encoder_;           // x · W_encᵀ
+  PackedWeights decoder_;           // a · W_dec
+  PackedWeights decoder_backward_;  // cotangent · W_decᵀ
+  Buffer encoder_bias_;
+  Buffer decoder_bias_;
+  Buffer decoder_norms_;
+  Buffer activation_sums_;
+  Buffer activation_gradient_;  // [T,F], grown to the largest leaf seen
+};
+
+}  // namespace tadapt

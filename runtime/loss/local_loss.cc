@@ -1,0 +1,67 @@
+#include "runtime/loss/local_loss.h"
+
+#include "kernels/features.h"
+#include "kernels/losses.h"
+
+namespace tadapt {
+namespace {
+
+/// The first tokens·width numbers of `memory` as [tokens, width].
+Tensor matrix(const Buffer& memory, std::int64_t tokens, std::int64_t width) {
+  return memory.tensor().rows(0, tokens * width).reshaped({tokens, width});
+}
+
+/// In row order, so that the value of a leaf does not depend on threads.
+double sum(const Tensor& rows) {
+  double total = 0.0;
+  for (const double value : rows.span<double>()) total += value;
+  return total;
+}
+
+}  // namespace
+
+LocalLossPass::LocalLossPass(Device device, std::int64_t tokens, const AdapterShape& largest)
+    : activations_(device, DType::kFloat32, {tokens * largest.features}),
+      output_(device, DType::kFloat32, {tokens * largest.model_width}),
+      row_errors_(device, DType::kFloat64, {tokens}),
+      active_(device, DType::kInt32, {tokens}) {}
+
+LocalLossValue LocalLossPass::value_and_gradient(Context& context, Adapter& adapter, const LocalLoss& loss,
+                                                 const Tensor& x, const Tensor& delta, const NamedTensors& masters,
+                                                 const ParameterGroup& group, const Tensor& gradient) {
+  const std::int64_t tokens = x.size(0);
+  const Tensor activations = matrix(activations_, tokens, adapter.shape().features);
+  const Tensor output = matrix(output_, tokens, adapter.shape().model_width);
+  const Tensor row_errors = row_errors_.tensor().rows(0, tokens);
+  adapter.forward(context, x, activations, output);
+  squared_error(context, output, delta, static_cast<float>(loss.cotangent_scale()), output, row_errors);
+  const AdapterBackward backward =
+      adapter.backward(context, {.x = x,
+                                 .activations = activations,
+                                 .cotangent = output,
+                                 .sparsity = static_cast<float>(loss.sparsity_scale()),
+                                 .masters = masters,
+                                 .gradients = parameter_views(group, gradient),
+                                 .statistics = statistic_views(group, gradient)});
+  return {sum(row_errors), backward.weighted_activations};
+}
+
+LocalLossPass::Evaluation LocalLossPass::evaluate(Context& context, const Adapter& adapter, const Tensor& x,
+                                                  const Tensor& delta) {
+  const std::int64_t tokens = x.size(0);
+  const Tensor activations = matrix(activations_, tokens, adapter.shape().features);
+  const Tensor output = matrix(output_, tokens, adapter.shape().model_width);
+  const Tensor rows = row_errors_.tensor().rows(0, tokens);
+  Evaluation evaluation;
+  adapter.forward(context, x, activations, output);
+  const Tensor counts = active_.tensor().rows(0, tokens);
+  l0(context, activations, counts);
+  for (const std::int32_t count : counts.span<std::int32_t>()) evaluation.active += count;
+  squared_error(context, output, delta, 0.0f, Tensor(), rows);
+  evaluation.square_error = sum(rows);
+  row_square_norms(context, delta, rows);
+  evaluation.delta_square = sum(rows);
+  return evaluation;
+}
+
+}  // namespace tadapt

@@ -1,0 +1,26 @@
+// Agreement: a phase that every rank enters ends on every rank the same way, with one message from one rank.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "kernels/core/error.h"
+#include "runtime/comm/communicator.h"
+
+namespace tadapt {
+
+/// Thrown on ranks whose own work was fine when a peer's was not. Carries the peer's exit code and message; whoever
+/// prints errors leaves it unprinted, as the peer prints its own.
+class PeerFailure : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Runs `phase` here, then asks all ranks how it went. When it failed anywhere, the lowest failing rank rethrows its
+/// error and every other rank throws PeerFailure with the same exit code. Collective.
+void agree(Communicator& world, const std::function<void()>& phase);
+
+/// As agree(), with `phase` run on rank 0 alone; returns the text it gave, on every rank.
+std::string on_rank_zero(Communicator& world, const std::function<std::string()>& phase);
+
+}  // namespace tadapt

@@ -1,0 +1,277 @@
+#include "runtime/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "kernels/optim.h"
+#include "runtime/train/agreement.h"
+
+namespace tadapt {
+namespace {
+
+/// What each rank says of each of its trainees at the end of a step, as doubles in this order.
+enum Field : std::size_t {
+  kSquareError,
+  kWeightedActivations,
+  kActivePairs,
+  kGradientNorm,
+  kDeadShare,
+  kBadTensor,  // place of the first parameter whose gradient is not finite, or -1
+  kFields
+};
+constexpr std::size_t kStopField = 0;   // of a rank: was a stop asked for
+constexpr std::size_t kRankFields = 1;  // before the trainees' fields
+
+AdapterShape largest_shape(const std::vector<Trainee>& trainees) {
+  AdapterShape largest{1, 1};
+  for (const Trainee& trainee : trainees) {
+    largest.features = std::max(largest.features, trainee.adapter->shape().features);
+    largest.model_width = std::max(largest.model_width, trainee.adapter->shape().model_width);
+  }
+  return largest;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+struct Trainer::Work {
+  LocalLossValue value;
+  UpdateReport update;
+  double active_pairs = 0.0;
+  int bad_tensor = -1;
+  std::unique_ptr<PendingSum> exchange;
+};
+
+Trainer::Trainer(TrainerParts parts, std::int64_t total_steps)
+    : parts_(parts),
+      total_steps_(total_steps),
+      schedule_{parts.options.optim.learning_rate, parts.options.optim.warmup_fraction, total_steps},
+      settings_{.beta1 = parts.options.optim.beta1,
+                .beta2 = parts.options.optim.beta2,
+                .epsilon = parts.options.optim.epsilon,
+                .weight_decay = parts.options.optim.weight_decay,
+                .clip_norm = parts.options.optim.clip_norm},
+      leaf_tokens_(parts.options.train.batch_tokens / parts.options.train.reduction_leaves),
+      pass_(parts.context.device(), leaf_tokens_, largest_shape(parts.trainees)) {
+  for (const int layer : parts.grid.layers()) names_.push_back(trainee_name(layer));
+}
+
+TrainingOutcome Trainer::run(std::int64_t first_step) {
+  const std::int64_t batch_tokens = parts_.options.train.batch_tokens;
+  Progress progress("train", "tokens", total_steps_ * batch_tokens, first_step * batch_tokens,
+                    parts_.options.log.every_seconds, parts_.events.print);
+  for (Trainee& trainee : parts_.trainees) {
+    const auto index = static_cast<std::size_t>(&trainee - parts_.trainees.data());
+    trainee.adapter->prepare(parts_.context, parts_.store.master_views(index));
+  }
+  TrainingOutcome outcome{.step = first_step};
+  std::int64_t saved_step = -1;
+  while (outcome.step < total_steps_ && !stop_) {
+    parts_.events.heartbeat(fmt::format("step {}", outcome.step + 1));
+    StepMetrics metrics;
+    train_step(outcome.step, metrics);
+    ++outcome.step;
+    if (parts_.log != nullptr) log_step(metrics, progress);
+    const bool last = outcome.step == total_steps_;
+    if (!stop_ && (last || due(outcome.step, parts_.options.train.evaluate_every_steps))) evaluate(outcome.step);
+    if (stop_ || last || due(outcome.step, parts_.options.checkpoint.every_steps)) {
+      outcome.checkpoint = save(outcome.step);
+      saved_step = outcome.step;
+      if (parts_.log != nullptr)
+        parts_.log->timing({.step = outcome.step,
+                            .seconds = progress.seconds(),
+                            .tokens_per_second = progress.rate(),
+                            .data_stall_seconds = parts_.loader.stall_seconds(),
+                            .checkpoint_seconds = checkpoint_seconds_,
+                            .ranks = parts_.world.size()});
+    }
+  }
+  if (saved_step < 0 && first_step < total_steps_) outcome.checkpoint = save(outcome.step);
+  outcome.finished = outcome.step == total_steps_;
+  return outcome;
+}
+
+void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
+  const ActivationBatch batch = parts_.loader.next();
+  std::vector<Work> work(parts_.trainees.size());
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    backward(i, batch, work[i]);
+    if (i > 0) finish(i - 1, step, work[i - 1]);  // its exchange ran beside the backward above
+  }
+  if (!work.empty()) finish(work.size() - 1, step, work.back());
+
+  metrics = {.step = step + 1, .learning_rate = schedule_.at(step), .names = names_, .trainees = {}};
+  const std::vector<double> shared = share(step, work);
+  const std::size_t per_rank = shared.size() / static_cast<std::size_t>(parts_.grid.ranks());
+  for (std::size_t at = kStopField; at < shared.size(); at += per_rank) stop_ = stop_ || shared[at] > 0.0;
+  std::vector<int> bad_tensors;
+  for (int block = 0; block < parts_.grid.blocks(); ++block) {
+    for (std::size_t place = 0; place < parts_.grid.layers_of_block(block).size(); ++place) {
+      metrics.trainees.push_back(combine(shared, block, place, parts_.losses[metrics.trainees.size()]));
+      const std::size_t first = static_cast<std::size_t>(parts_.grid.rank_of(block, 0)) * per_rank;
+      bad_tensors.push_back(static_cast<int>(shared[first + kRankFields + place * kFields + kBadTensor]));
+    }
+  }
+  require_finite(metrics, bad_tensors, batch.first_sample);
+}
+
+void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& work) {
+  trace("backward", index);
+  Trainee& trainee = parts_.trainees[index];
+  const ParameterGroup& layout = parts_.store.group(index);
+  const Tensor gradient = parts_.store.gradient(index);
+  const NamedTensors masters = parts_.store.master_views(index);
+  const auto& [x, delta] = batch.layer(trainee.layer);
+  std::vector<double> square_errors, weighted_activations;
+  joiner_.start(gradient.span<float>());
+  for (std::int64_t begin = 0; begin < x.size(0); begin += leaf_tokens_) {
+    const std::span<float> slot = joiner_.slot();
+    // Padding between spans is part of the exchange and must be as zero as the store's own.
+    std::ranges::fill(slot, 0.0f);
+    const LocalLossValue value = pass_.value_and_gradient(
+        parts_.context, *trainee.adapter, trainee.loss, x.rows(begin, begin + leaf_tokens_),
+        delta.rows(begin, begin + leaf_tokens_), masters, layout, Tensor::of(slot, {gradient.elements()}));
+    joiner_.push(parts_.context);
+    square_errors.push_back(value.square_error);
+    weighted_activations.push_back(value.weighted_activations);
+  }
+  joiner_.finish(parts_.context);
+  work.value = {join_leaves(square_errors), join_leaves(weighted_activations)};
+  trace("exchange-started", index);
+  work.exchange = parts_.group.start_sum(gradient, fmt::format("gradient of {}", trainee.name));
+}
+
+void Trainer::finish(std::size_t index, std::int64_t step, Work& work) {
+  work.exchange->wait();
+  trace("exchange-joined", index);
+  Trainee& trainee = parts_.trainees[index];
+  const Tensor counts = statistic_views(parts_.store.group(index), parts_.store.gradient(index))[kActiveCounts];
+  for (const float count : counts.span<float>()) work.active_pairs += count;
+  work.update = parts_.optimiser.update(parts_.context, parts_.store, index, settings_, schedule_.at(step), step);
+  if (!work.update.finite) {
+    work.bad_tensor = first_non_finite_tensor(index);
+    return;
+  }
+  trainee.count_activity(counts.span<float>(), parts_.options.train.batch_tokens);
+  trainee.adapter->prepare(parts_.context, parts_.store.master_views(index));
+  trace("updated", index);
+}
+
+std::vector<double> Trainer::share(std::int64_t step, const std::vector<Work>& work) {
+  // The first block has the most layers, so this many fields serve every rank.
+  std::vector<double> mine(kRankFields + kFields * parts_.grid.layers_of_block(0).size(), 0.0);
+  mine[kStopField] = parts_.events.stop_requested() ? 1.0 : 0.0;
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    double* fields = &mine[kRankFields + i * kFields];
+    fields[kSquareError] = work[i].value.square_error;
+    fields[kWeightedActivations] = work[i].value.weighted_activations;
+    fields[kActivePairs] = work[i].active_pairs;
+    fields[kGradientNorm] = work[i].update.gradient_norm;
+    fields[kDeadShare] = parts_.trainees[i].dead_share(parts_.options.train.dead_after_tokens);
+    fields[kBadTensor] = work[i].bad_tensor;
+  }
+  return parts_.world.all_gather(mine, fmt::format("metrics of step {}", step + 1));
+}
+
+TraineeMetrics Trainer::combine(const std::vector<double>& shared, int block, std::size_t place,
+                                const LocalLoss& loss) const {
+  const ProcessGrid& grid = parts_.grid;
+  const std::size_t per_rank = shared.size() / static_cast<std::size_t>(grid.ranks());
+  const auto field = [&](int index, Field which) {
+    return shared[static_cast<std::size_t>(grid.rank_of(block, index)) * per_rank + kRankFields + place * kFields +
+                  which];
+  };
+  const auto joined = [&](Field which) {
+    std::vector<double> ranks;
+    for (int index = 0; index < grid.data_parallel(); ++index) ranks.push_back(field(index, which));
+    return join_leaves(ranks);
+  };
+  const double tokens = static_cast<double>(parts_.options.train.batch_tokens);
+  TraineeMetrics one;
+  one.nmse = joined(kSquareError) / (tokens * loss.delta_scale * loss.delta_scale);
+  one.loss = one.nmse + loss.sparsity_scale() * joined(kWeightedActivations);
+  one.l0 = field(0, kActivePairs) / tokens;
+  one.gradient_norm = field(0, kGradientNorm);
+  one.dead_share = field(0, kDeadShare);
+  return one;
+}
+
+int Trainer::first_non_finite_tensor(std::size_t index) {
+  const NamedTensors gradients = parameter_views(parts_.store.group(index), parts_.store.gradient(index));
+  for (std::size_t i = 0; i < gradients.entries().size(); ++i) {
+    const Tensor& tensor = gradients.entries()[i].tensor;
+    if (first_non_finite(parts_.context, tensor.reshaped({tensor.elements()})) >= 0) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors,
+                             std::uint64_t first_sample) const {
+  for (std::size_t i = 0; i < metrics.trainees.size(); ++i) {
+    const TraineeMetrics& one = metrics.trainees[i];
+    if (std::isfinite(one.loss) && std::isfinite(one.gradient_norm)) continue;
+    const std::string tensor =
+        bad_tensors[i] < 0 ? "the loss"
+                           : "the gradient of " +
+                                 parts_.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
+    const std::string message = fmt::format(
+        "layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
+        parts_.grid.layers()[i], tensor, metrics.step, first_sample,
+        first_sample + static_cast<std::uint64_t>(parts_.options.train.batch_tokens) - 1);
+    if (parts_.world.rank() == 0) throw NonFiniteError("{}", message);
+    throw PeerFailure(ExitCode::kNonFinite, message);
+  }
+}
+
+void Trainer::evaluate(std::int64_t step) {
+  const std::vector<HeldOutMetrics> metrics = parts_.held_out.evaluate(parts_.context, pass_, parts_.trainees);
+  if (parts_.log == nullptr || metrics.empty()) return;
+  parts_.log->held_out(step, names_, metrics);
+  HeldOutMetrics mean;
+  for (const HeldOutMetrics& one : metrics) {
+    mean.nmse += one.nmse / static_cast<double>(metrics.size());
+    mean.l0 += one.l0 / static_cast<double>(metrics.size());
+  }
+  parts_.events.print(fmt::format("step {}: held-out NMSE {:.4f}, L0 {:.2f}", step, mean.nmse, mean.l0));
+}
+
+std::string Trainer::save(std::int64_t step) {
+  const auto start = std::chrono::steady_clock::now();
+  parts_.events.heartbeat(fmt::format("checkpoint of step {}", step));
+  try {
+    const std::string path = parts_.checkpointer.save(step, parts_.trainees, parts_.store, parts_.optimiser);
+    failed_saves_ = 0;
+    checkpoint_seconds_ += seconds_since(start);
+    return path;
+  } catch (const Error& error) {
+    // A save that ends the run must succeed; a periodic one may fail a few times, loudly.
+    const bool final_save = stop_ || step == total_steps_;
+    if (final_save || error.code() != ExitCode::kCannotWrite ||
+        ++failed_saves_ > parts_.options.checkpoint.failures_allowed)
+      throw;
+    if (parts_.world.rank() == 0)
+      parts_.events.print(fmt::format("WARNING: checkpoint of step {} failed ({} of {} allowed in a row): {}", step,
+                                      failed_saves_, parts_.options.checkpoint.failures_allowed, error.what()));
+    return {};
+  }
+}
+
+void Trainer::log_step(const StepMetrics& metrics, Progress& progress) {
+  if (due(metrics.step, parts_.options.log.metrics_every_steps) || metrics.step == total_steps_)
+    parts_.log->step(metrics);
+  progress.update(metrics.step * parts_.options.train.batch_tokens, [&] {
+    const TraineeMetrics mean = metrics.mean();
+    return fmt::format("step {}, loss {:.4f}, NMSE {:.4f}, L0 {:.2f}, dead {:.1f} %", metrics.step, mean.loss,
+                       mean.nmse, mean.l0, 100.0 * mean.dead_share);
+  });
+}
+
+void Trainer::trace(const char* what, std::size_t index) const {
+  if (parts_.events.trace) parts_.events.trace(what, parts_.trainees[index].name);
+}
+
+}  // namespace tadapt
