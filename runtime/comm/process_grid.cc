@@ -1,0 +1,122 @@
+// Which grids there are, which is cheapest, and who holds which layers.
+#include "runtime/comm/process_grid.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "kernels/core/error.h"
+
+namespace tadapt {
+namespace {
+
+bool usable_group(std::int64_t data_parallel, std::int64_t leaves) {
+  return data_parallel >= 1 && std::has_single_bit(static_cast<std::uint64_t>(data_parallel)) &&
+         leaves % data_parallel == 0;
+}
+
+bool is_valid(const GridRequest& request, GridShape shape) {
+  return shape.blocks * shape.data_parallel == request.ranks && shape.blocks >= 1 && shape.blocks <= request.layers &&
+         usable_group(shape.data_parallel, request.leaves) &&
+         (request.layer_blocks == 0 || request.layer_blocks == shape.blocks) &&
+         (request.data_parallel == 0 || request.data_parallel == shape.data_parallel);
+}
+
+bool has_grid(GridRequest request, int ranks) {
+  request.ranks = ranks;
+  return ranks >= 1 && !valid_grids(request).empty();
+}
+
+/// The nearest usable rank counts below and above, in words.
+std::string nearest_counts(const GridRequest& request) {
+  std::vector<int> counts;
+  for (int ranks = request.ranks - 1; ranks >= 1 && counts.empty(); --ranks) {
+    if (has_grid(request, ranks)) counts.push_back(ranks);
+  }
+  const std::int64_t most = request.layers * request.leaves;
+  for (int ranks = request.ranks + 1; ranks <= most; ++ranks) {
+    if (!has_grid(request, ranks)) continue;
+    counts.push_back(ranks);
+    break;
+  }
+  return counts.empty() ? "no rank count satisfies it" : fmt::format("nearest usable: {}", fmt::join(counts, ", "));
+}
+
+void check_explicit(const GridRequest& request) {
+  if (request.ranks < 1 || request.layers < 1 || request.leaves < 1) {
+    throw ConfigError("a grid of {} ranks for {} layers and {} reduction leaves", request.ranks, request.layers,
+                      request.leaves);
+  }
+  if (request.layer_blocks < 0 || request.layer_blocks > request.layers) {
+    throw ConfigError("grid.layer_blocks is {}, expected 1 to {} (the trained layers)", request.layer_blocks,
+                      request.layers);
+  }
+  if (request.data_parallel != 0 && !usable_group(request.data_parallel, request.leaves)) {
+    throw ConfigError("grid.data_parallel is {}, expected a power of two that divides train.reduction_leaves ({})",
+                      request.data_parallel, request.leaves);
+  }
+}
+
+std::string asked_for(const GridRequest& request) {
+  std::string text;
+  if (request.layer_blocks != 0) text += fmt::format(", grid.layer_blocks {}", request.layer_blocks);
+  if (request.data_parallel != 0) text += fmt::format(", grid.data_parallel {}", request.data_parallel);
+  return text;
+}
+
+}  // namespace
+
+std::string GridShape::to_string() const {
+  return fmt::format("{} layer block{} x {} data-parallel rank{}", blocks, blocks == 1 ? "" : "s", data_parallel,
+                     data_parallel == 1 ? "" : "s");
+}
+
+int largest_block(int layers, int blocks) { return (layers + blocks - 1) / blocks; }
+
+std::vector<GridShape> valid_grids(const GridRequest& request) {
+  std::vector<GridShape> shapes;
+  for (int group = std::bit_floor(static_cast<unsigned>(std::max(request.ranks, 1))); group >= 1; group /= 2) {
+    const GridShape shape{request.ranks / group, group};
+    if (is_valid(request, shape)) shapes.push_back(shape);
+  }
+  return shapes;
+}
+
+GridShape choose_grid(const GridRequest& request, const std::function<double(GridShape)>& step_seconds) {
+  check_explicit(request);
+  const auto shapes = valid_grids(request);
+  if (shapes.empty()) {
+    throw ConfigError(
+        "{} ranks do not make a grid: ranks = layer blocks x data-parallel, at most {} layer blocks, data-parallel a "
+        "power of two that divides train.reduction_leaves ({}){}; {}",
+        request.ranks, request.layers, request.leaves, asked_for(request), nearest_counts(request));
+  }
+  return *std::min_element(shapes.begin(), shapes.end(),
+                           [&](GridShape left, GridShape right) { return step_seconds(left) < step_seconds(right); });
+}
+
+ProcessGrid::ProcessGrid(GridShape shape, std::vector<int> layers) : shape_(shape), layers_(std::move(layers)) {
+  require_shape(shape_.blocks >= 1 && shape_.data_parallel >= 1 && shape_.blocks <= static_cast<int>(layers_.size()),
+                "a grid of {} for {} layers", shape_.to_string(), layers_.size());
+  require_shape(std::is_sorted(layers_.begin(), layers_.end()), "a grid's layers are not in ascending order");
+}
+
+std::vector<int> ProcessGrid::layers_of_block(int block) const {
+  require_shape(block >= 0 && block < shape_.blocks, "layer block {} of {}", block, shape_.blocks);
+  const int count = static_cast<int>(layers_.size());
+  const int size = count / shape_.blocks, larger = count % shape_.blocks;
+  const int begin = block * size + std::min(block, larger);
+  const int end = begin + size + (block < larger ? 1 : 0);
+  return {layers_.begin() + begin, layers_.begin() + end};
+}
+
+int ProcessGrid::block_of_layer(int layer) const {
+  for (int block = 0; block < shape_.blocks; ++block) {
+    const auto layers = layers_of_block(block);
+    if (std::find(layers.begin(), layers.end(), layer) != layers.end()) return block;
+  }
+  throw ShapeError("layer {} is not trained in this run", layer);
+}
+
+}  // namespace tadapt

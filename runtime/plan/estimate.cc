@@ -1,0 +1,94 @@
+// Arithmetic on sizes.
+#include "runtime/plan/estimate.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "runtime/comm/reduction_tree.h"
+
+namespace tadapt {
+namespace {
+constexpr std::int64_t kFloatBytes = 4;
+
+std::int64_t bytes_of(DType dtype) { return static_cast<std::int64_t>(bytes_per_element(dtype)); }
+}  // namespace
+
+std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features) {
+  return 2 * width * features + features + width;
+}
+
+std::int64_t mlp_parameters(const DecoderSizes& sizes) { return 3 * sizes.width * sizes.mlp_width; }
+
+std::int64_t decoder_parameters(const DecoderSizes& sizes) {
+  const std::int64_t queries = sizes.heads * sizes.head_width;
+  const std::int64_t keys = sizes.kv_heads * sizes.head_width;
+  const std::int64_t attention = 2 * sizes.width * queries + 2 * sizes.width * keys + queries + 2 * keys;
+  const std::int64_t layer = attention + mlp_parameters(sizes) + 2 * sizes.width;
+  const std::int64_t tables = sizes.head == DecoderSizes::Head::kTied ? 1 : 2;
+  return sizes.layers * layer + tables * sizes.vocabulary * sizes.width + sizes.width;
+}
+
+std::int64_t MemoryEstimate::total() const {
+  return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader;
+}
+
+MemoryEstimate estimate_memory(const MemoryRequest& request) {
+  const std::int64_t layer_parameters = transcoder_parameters(request.width, request.features);
+  const std::int64_t parameters = request.layers_in_block * layer_parameters;
+  const std::int64_t rank_tokens = request.batch_tokens / request.data_parallel;
+  const std::int64_t leaf_tokens = request.batch_tokens / request.leaves;
+  const std::int64_t compute_bytes = bytes_of(request.compute);
+  MemoryEstimate estimate;
+  estimate.frozen_weights = request.frozen_parameters * compute_bytes;
+  estimate.master = kFloatBytes * parameters;
+  estimate.moments = 2 * kFloatBytes * parameters;
+  estimate.gradients = kFloatBytes * parameters;
+  estimate.working_copy = compute_bytes * parameters;
+  estimate.leaf_buffers = leaf_joiner_bytes(layer_parameters, request.leaves / request.data_parallel);
+  // Of one leaf: x and Δ, the reconstruction and its cotangent [T,D]; features and their cotangent [T,F]. All fp32.
+  estimate.batch = kFloatBytes * leaf_tokens * (4 * request.width + 2 * request.features) +
+                   request.layers_in_block * rank_tokens * request.row_bytes;
+  estimate.loader = 2 * request.layers_in_block * request.window_tokens * request.row_bytes;
+  return estimate;
+}
+
+std::string MemoryEstimate::to_string() const {
+  std::string text = fmt::format("{} per rank:", readable_bytes(total()));
+  const std::array<std::pair<const char*, std::int64_t>, 8> parts = {{{"frozen weights", frozen_weights},
+                                                                      {"master weights", master},
+                                                                      {"moments", moments},
+                                                                      {"gradients", gradients},
+                                                                      {"working copy", working_copy},
+                                                                      {"leaf buffers", leaf_buffers},
+                                                                      {"batch", batch},
+                                                                      {"loader", loader}}};
+  for (const auto& [part, bytes] : parts) {
+    if (bytes > 0) text += fmt::format(" {} {},", part, readable_bytes(bytes));
+  }
+  text.pop_back();
+  return text;
+}
+
+std::int64_t checkpoint_bytes(int layers, std::int64_t width, std::int64_t features) {
+  constexpr std::int64_t kCounterBytes = 8;
+  return layers * (3 * kFloatBytes * transcoder_parameters(width, features) + kCounterBytes * features);
+}
+
+std::int64_t checkpoints_on_disk_bytes(std::int64_t one_checkpoint_bytes, std::int64_t keep) {
+  return one_checkpoint_bytes * (keep + 1);
+}
+
+std::string readable_bytes(std::int64_t bytes) {
+  constexpr std::array kUnits = {"B", "KB", "MB", "GB", "TB", "PB", "EB"};
+  double value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 999.5 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  if (unit == 0 || value >= 99.95) return fmt::format("{:.0f} {}", value, kUnits[unit]);
+  return fmt::format("{:.{}f} {}", value, value >= 9.995 ? 1 : 2, kUnits[unit]);
+}
+
+}  // namespace tadapt
