@@ -1,0 +1,47 @@
+// Strict parsing on top of nlohmann-json.
+#include "data/json.h"
+
+#include <unordered_set>
+#include <vector>
+
+#include "kernels/core/error.h"
+
+namespace tadapt {
+namespace {
+constexpr int kDeepest = 64;
+
+/// nlohmann's message without its tag and without the text it quotes from the file.
+std::string short_reason(const std::string& what) {
+  const std::size_t tag = what.find("] ");
+  const std::string text = tag == std::string::npos ? what : what.substr(tag + 2);
+  return text.substr(0, text.find("; last read"));
+}
+}  // namespace
+
+nlohmann::json parse_json(std::string_view text, const std::filesystem::path& source) {
+  using Event = nlohmann::json::parse_event_t;
+  std::vector<std::unordered_set<std::string>> keys;
+  const auto check = [&](int depth, Event event, nlohmann::json& parsed) {
+    if (depth > kDeepest) throw DataError("{}: JSON nested deeper than {} levels", source.string(), kDeepest);
+    if (event == Event::object_start) keys.emplace_back();
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      throw DataError("{}: key {} twice in one JSON object", source.string(), in_quotes(parsed.get<std::string>()));
+    }
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(text.begin(), text.end(), check);
+  } catch (const nlohmann::json::exception& error) {
+    throw DataError("{}: not valid JSON: {}", source.string(), short_reason(error.what()));
+  }
+}
+
+std::string in_quotes(std::string_view text) {
+  constexpr std::size_t kLongest = 200;
+  const std::string whole =
+      nlohmann::json(text.substr(0, kLongest)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return text.size() > kLongest ? whole + "…" : whole;
+}
+
+}  // namespace tadapt
