@@ -20,6 +20,8 @@ std::string short_reason(const std::string& what) {
 
 nlohmann::json parse_json(std::string_view text, const std::filesystem::path& source) {
   using Event = nlohmann::json::parse_event_t;
+  // The parser takes a zero byte for the end of its input and would not look at what follows.
+  if (text.find('\0') != text.npos) throw DataError("{}: not valid JSON: a zero byte", source.string());
   std::vector<std::unordered_set<std::string>> keys;
   const auto check = [&](int depth, Event event, nlohmann::json& parsed) {
     if (depth > kDeepest) throw DataError("{}: JSON nested deeper than {} levels", source.string(), kDeepest);

@@ -237,6 +237,9 @@ std::uint64_t safetensors_header_bytes(std::span<const std::byte> prefix, std::u
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t file_bytes, const fs::path& source) {
   if (!text.starts_with('{')) throw DataError("{}: header: does not begin with '{{'", source.string());
+  // The parser takes a zero byte for the end of its input and would not look at what follows.
+  if (text.find('\0') != text.npos)
+    throw DataError("{}: header: not valid JSON at byte {}", source.string(), text.find('\0') + 1);
   SafetensorsHeader header;
   header.data_start = kSafetensorsPrefixBytes + text.size();
   HeaderEvents events(header, source);
