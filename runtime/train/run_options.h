@@ -16,36 +16,36 @@ enum class RowOrder { kWindow, kGlobal };
 enum class SparsityScale { kRelative, kAbsolute };
 
 struct ModelOptions {
-  std::filesystem::path base;            ///< directory of the base model
-  std::filesystem::path target;          ///< directory of the fine-tuned target
-  DType compute = DType::kBFloat16;      ///< operands of the frozen models' products (accumulation is fp32)
+  std::filesystem::path base;        ///< directory of the base model
+  std::filesystem::path target;      ///< directory of the fine-tuned target
+  DType compute = DType::kBFloat16;  ///< operands of the frozen models' products (accumulation is fp32)
 };
 
 struct CorpusOptions {
-  std::filesystem::path train;                 ///< JSONL to capture from
-  std::filesystem::path validation;            ///< JSONL for evaluation; may be empty
+  std::filesystem::path train;       ///< JSONL to capture from
+  std::filesystem::path validation;  ///< JSONL for evaluation; may be empty
   ChatFormat format = ChatFormat::kDeepseek;
-  std::int64_t max_sequence_tokens = 10000;    ///< longer sequences are truncated
+  std::int64_t max_sequence_tokens = 10000;  ///< longer sequences are truncated
 };
 
 struct CacheOptions {
-  std::filesystem::path dir;                   ///< empty: <run.dir>/cache
+  std::filesystem::path dir;  ///< empty: <run.dir>/cache
   RowFormat rows = RowFormat::kBFloat16;
-  std::int64_t max_tokens = 0;                 ///< rows kept in all; 0: no limit
-  std::int64_t tokens_per_sequence = 0;        ///< rows kept of each sequence, drawn by seed; 0: all
-  std::int64_t drop_first_positions = 0;       ///< positions left out at the start of each sequence
+  std::int64_t max_tokens = 0;            ///< rows kept in all; 0: no limit
+  std::int64_t tokens_per_sequence = 0;   ///< rows kept of each sequence, drawn by seed; 0: all
+  std::int64_t drop_first_positions = 0;  ///< positions left out at the start of each sequence
   std::int64_t sequences_per_shard = 256;
-  std::int64_t chunk_bytes = 4 << 20;          ///< size aimed at for an HDF5 chunk
-  std::int64_t held_out_shards = 1;            ///< the last shards, never trained on, used for held-out metrics
+  std::int64_t chunk_bytes = 4 << 20;  ///< size aimed at for an HDF5 chunk
+  std::int64_t held_out_shards = 1;    ///< the last shards, never trained on, used for held-out metrics
 };
 
 struct AdapterOptions {
   std::string type = "transcoder";
-  std::int64_t features = 8192;                ///< dictionary size F
+  std::int64_t features = 8192;  ///< dictionary size F
 };
 
 struct LossOptions {
-  double sparsity = 1e-3;                      ///< lambda of method.md §2
+  double sparsity = 1e-3;  ///< lambda of method.md §2
   SparsityScale sparsity_scale = SparsityScale::kRelative;
 };
 
@@ -55,44 +55,46 @@ struct OptimOptions {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0.0;
-  double warmup_fraction = 0.05;               ///< of all steps, linear from 0; then cosine to 0
-  double clip_norm = 1.0;                      ///< per layer (local objective); 0: no clipping
+  double warmup_fraction = 0.05;  ///< of all steps, linear from 0; then cosine to 0
+  double clip_norm = 1.0;         ///< per layer (local objective); 0: no clipping
 };
 
 struct TrainOptions {
   std::string objective = "local";
-  DType compute = DType::kBFloat16;            ///< operands of the adapters' products; master weights are always fp32
-  std::int64_t batch_tokens = 16384;           ///< rows per optimiser step, over all ranks
-  std::int64_t reduction_leaves = 8;           ///< a power of two; gradients of this many equal parts join in a fixed tree
+  DType compute = DType::kBFloat16;   ///< operands of the adapters' products; master weights are always fp32
+  std::int64_t batch_tokens = 16384;  ///< rows per optimiser step, over all ranks
+  std::int64_t reduction_leaves = 8;  ///< a power of two; gradients of this many equal parts join in a fixed tree
   double epochs = 1.0;
-  std::int64_t steps = 0;                      ///< 0: from epochs
+  std::int64_t steps = 0;  ///< 0: from epochs
   RowOrder order = RowOrder::kWindow;
-  std::int64_t window_tokens = 65536;          ///< rows shuffled together under order: window
+  std::int64_t window_tokens = 65536;  ///< rows shuffled together under order: window
   std::uint64_t seed = 0;
   std::int64_t evaluate_every_steps = 200;     ///< 0: only at the end
+  std::int64_t held_out_tokens = 65536;        ///< held-out rows looked at per evaluation, at most
   std::int64_t dead_after_tokens = 1'000'000;  ///< a feature not active in this many tokens is dead
 };
 
 struct CheckpointOptions {
-  std::int64_t every_steps = 500;              ///< 0: only at the end and on signals
+  std::int64_t every_steps = 500;  ///< 0: only at the end and on signals
   std::int64_t keep = 2;
-  int failures_allowed = 3;                    ///< consecutive failed periodic saves before the run stops
+  int failures_allowed = 3;  ///< consecutive failed periodic saves before the run stops
 };
 
 struct GridOptions {
-  int layer_blocks = 0;                        ///< 0: auto
-  int data_parallel = 0;                       ///< 0: auto
-  int threads = 0;                             ///< per rank; 0: cores in the affinity mask / ranks sharing them
-  int timeout_seconds = 600;                   ///< bound of every wait for a peer
+  int layer_blocks = 0;       ///< 0: auto
+  int data_parallel = 0;      ///< 0: auto
+  int threads = 0;            ///< per rank; 0: cores in the affinity mask / ranks sharing them
+  int timeout_seconds = 600;  ///< bound of every wait for a peer
 };
 
 struct LogOptions {
-  double every_seconds = 5.0;                  ///< between progress lines
+  double every_seconds = 5.0;  ///< between progress lines
+  std::int64_t metrics_every_steps = 1;       ///< steps between lines of metrics.jsonl
 };
 
 struct RunOptions {
-  std::filesystem::path dir;                   ///< run directory
-  std::string layers = "all";                  ///< "all" or a list such as "0,3,5-8"
+  std::filesystem::path dir;   ///< run directory; empty: runs/<name of the config file> where started
+  std::string layers = "all";  ///< "all" or a list such as "0,3,5-8"
   ModelOptions model;
   CorpusOptions corpus;
   CacheOptions cache;
@@ -104,6 +106,15 @@ struct RunOptions {
   GridOptions grid;
   LogOptions log;
 };
+
+/// Layers `first` to `last`, both included.
+struct LayerRange {
+  int first;
+  int last;
+};
+
+/// The pieces of a list such as "0,3,5-8" (not "all"), as written; ConfigError naming the bad piece.
+std::vector<LayerRange> parse_layer_ranges(const std::string& text);
 
 /// "all" or "0,3,5-8" as sorted, distinct layer numbers below `layer_count`; ConfigError naming the bad piece.
 std::vector<int> parse_layers(const std::string& text, int layer_count);

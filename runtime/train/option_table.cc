@@ -1,0 +1,264 @@
+#include "runtime/train/option_table.h"
+
+#include <algorithm>
+#include <set>
+
+#include "runtime/adapter/adapter.h"
+#include "runtime/loss/loss.h"
+#include "runtime/train/option_kinds.h"
+
+namespace tadapt {
+namespace {
+
+using option_kinds::field;
+using option_kinds::integer;
+using option_kinds::number;
+using option_kinds::NumberRule;
+using option_kinds::path;
+using option_kinds::text;
+using option_kinds::word;
+using option_kinds::Words;
+using Options = std::vector<Option>;
+
+// Generous bounds, so that products of a few options stay far from the ends of 64 bits.
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 44;
+constexpr std::int64_t kMaxRows = std::int64_t{1} << 30;
+constexpr std::int64_t kMaxSteps = std::int64_t{1} << 40;
+constexpr int kMaxRanks = 1 << 20;
+
+const NumberRule kPositive{"above 0", [](double value) { return value > 0; }};
+const NumberRule kNotNegative{"of at least 0", [](double value) { return value >= 0; }};
+const NumberRule kBelowOne{"of at least 0 and below 1", [](double value) { return value >= 0 && value < 1; }};
+const NumberRule kFraction{"from 0 to 1", [](double value) { return value >= 0 && value <= 1; }};
+const Words<DType> kComputeTypes{{"bf16", DType::kBFloat16}, {"fp32", DType::kFloat32}};
+
+Words<std::string> adapter_words() {
+  Words<std::string> words;
+  for (const std::string& name : adapter_types()) words.emplace_back(name, name);
+  return words;
+}
+
+Words<std::string> objective_words() {
+  Words<std::string> words;
+  for (const Objective& objective : objectives()) words.emplace_back(objective.name, objective.name);
+  return words;
+}
+
+bool is_choice_of_layers(const std::string& value) {
+  try {
+    return value == "all" || !parse_layer_ranges(value).empty();
+  } catch (const ConfigError&) {
+    return false;
+  }
+}
+
+Options run_options() {
+  return {
+      path({"run.dir", "",
+            "Run directory; empty: runs/NAME in the current folder, NAME being that of the configuration file."},
+           field(&RunOptions::dir)),
+      text({"run.layers", "", "Layers to capture and train."}, field(&RunOptions::layers),
+           "all or a list such as 0,3,5-8", is_choice_of_layers),
+  };
+}
+
+Options model_options() {
+  return {
+      path({"model.base", "", "Directory of the base model (config.json, safetensors, tokenizer)."},
+           field(&RunOptions::model, &ModelOptions::base)),
+      path({"model.target", "", "Directory of the target: the model fine-tuned from the base."},
+           field(&RunOptions::model, &ModelOptions::target)),
+      word({"model.compute", "", "Operands of the products in the frozen models; sums are fp32."},
+           field(&RunOptions::model, &ModelOptions::compute), kComputeTypes),
+  };
+}
+
+Options corpus_options() {
+  return {
+      path({"corpus.train", "", "JSONL file that activations are captured from."},
+           field(&RunOptions::corpus, &CorpusOptions::train)),
+      path({"corpus.validation", "", "JSONL file for evaluation; empty: none."},
+           field(&RunOptions::corpus, &CorpusOptions::validation)),
+      word({"corpus.format", "", "Chat format that turns a conversation into text."},
+           field(&RunOptions::corpus, &CorpusOptions::format),
+           {{"deepseek", ChatFormat::kDeepseek}, {"qwen", ChatFormat::kQwen}, {"plain", ChatFormat::kPlain}}),
+      integer({"corpus.max_sequence_tokens", "tokens", "Longer sequences are cut."},
+              field(&RunOptions::corpus, &CorpusOptions::max_sequence_tokens), 1, kMaxRows),
+  };
+}
+
+Options cache_options() {
+  return {
+      path({"cache.dir", "", "Activation cache; empty: cache in run.dir. Captured first if it is not there."},
+           field(&RunOptions::cache, &CacheOptions::dir)),
+      word({"cache.rows", "", "Stored form of x and delta; int8 has one scale per row."},
+           field(&RunOptions::cache, &CacheOptions::rows),
+           {{"bf16", RowFormat::kBFloat16}, {"fp32", RowFormat::kFloat32}, {"int8", RowFormat::kInt8}}),
+      integer({"cache.max_tokens", "tokens", "Rows kept in all; 0: no limit."},
+              field(&RunOptions::cache, &CacheOptions::max_tokens), 0, kMaxTokens),
+      integer({"cache.tokens_per_sequence", "tokens", "Rows kept of each sequence, drawn by train.seed; 0: all."},
+              field(&RunOptions::cache, &CacheOptions::tokens_per_sequence), 0, kMaxRows),
+      integer({"cache.drop_first_positions", "positions",
+               "Positions left out at the start of each sequence (attention sinks)."},
+              field(&RunOptions::cache, &CacheOptions::drop_first_positions), 0, kMaxRows),
+      integer({"cache.sequences_per_shard", "sequences", "Sequences in one file of the cache."},
+              field(&RunOptions::cache, &CacheOptions::sequences_per_shard), 1, kMaxRows),
+      integer({"cache.chunk_bytes", "bytes", "Size aimed at for one HDF5 chunk."},
+              field(&RunOptions::cache, &CacheOptions::chunk_bytes), 4096, std::int64_t{1} << 30),
+      integer(
+          {"cache.held_out_shards", "shards", "The last shards, never trained on, that held-out metrics come from."},
+          field(&RunOptions::cache, &CacheOptions::held_out_shards), 0, kMaxRows),
+  };
+}
+
+Options adapter_options() {
+  return {
+      word({"adapter.type", "", "Kind of adapter."}, field(&RunOptions::adapter, &AdapterOptions::type),
+           adapter_words()),
+      integer({"adapter.features", "features", "Dictionary size F."},
+              field(&RunOptions::adapter, &AdapterOptions::features), 1, std::int64_t{1} << 24),
+  };
+}
+
+Options loss_options() {
+  return {
+      number({"loss.sparsity", "", "Weight lambda of the sparsity term."},
+             field(&RunOptions::loss, &LossOptions::sparsity), kNotNegative),
+      word({"loss.sparsity_scale", "", "relative: divided by the layer's scale s of delta; absolute: as it is."},
+           field(&RunOptions::loss, &LossOptions::sparsity_scale),
+           {{"relative", SparsityScale::kRelative}, {"absolute", SparsityScale::kAbsolute}}),
+  };
+}
+
+Options optim_options() {
+  return {
+      number({"optim.learning_rate", "", "AdamW step size at the end of the warm-up."},
+             field(&RunOptions::optim, &OptimOptions::learning_rate), kPositive),
+      number({"optim.beta1", "", "AdamW decay of the first moment."}, field(&RunOptions::optim, &OptimOptions::beta1),
+             kBelowOne),
+      number({"optim.beta2", "", "AdamW decay of the second moment."}, field(&RunOptions::optim, &OptimOptions::beta2),
+             kBelowOne),
+      number({"optim.epsilon", "", "AdamW denominator offset."}, field(&RunOptions::optim, &OptimOptions::epsilon),
+             kPositive),
+      number({"optim.weight_decay", "", "AdamW decoupled weight decay."},
+             field(&RunOptions::optim, &OptimOptions::weight_decay), kNotNegative),
+      number({"optim.warmup_fraction", "of all steps", "Linear warm-up from 0; then cosine to 0."},
+             field(&RunOptions::optim, &OptimOptions::warmup_fraction), kFraction),
+      number({"optim.clip_norm", "", "Largest gradient norm of one layer; 0: no clipping."},
+             field(&RunOptions::optim, &OptimOptions::clip_norm), kNotNegative),
+  };
+}
+
+Options train_options() {
+  return {
+      word({"train.objective", "", "local: every layer by itself, from cached activations."},
+           field(&RunOptions::train, &TrainOptions::objective), objective_words()),
+      word({"train.compute", "", "Operands of the products in the adapters; master weights are fp32."},
+           field(&RunOptions::train, &TrainOptions::compute), kComputeTypes),
+      integer({"train.batch_tokens", "tokens", "Rows in one optimiser step, over all ranks."},
+              field(&RunOptions::train, &TrainOptions::batch_tokens), 1, kMaxRows),
+      integer({"train.reduction_leaves", "parts",
+               "Equal parts of a batch whose gradients join in a fixed tree: a power of two that divides "
+               "train.batch_tokens."},
+              field(&RunOptions::train, &TrainOptions::reduction_leaves), 1, std::int64_t{1} << 16),
+      number({"train.epochs", "epochs", "Passes over the training rows."},
+             field(&RunOptions::train, &TrainOptions::epochs), kPositive),
+      integer({"train.steps", "steps", "Optimiser steps; 0: from train.epochs."},
+              field(&RunOptions::train, &TrainOptions::steps), 0, kMaxSteps),
+      word({"train.order", "", "window: windows of consecutive rows, each shuffled; global: any row anywhere."},
+           field(&RunOptions::train, &TrainOptions::order),
+           {{"window", RowOrder::kWindow}, {"global", RowOrder::kGlobal}}),
+      integer({"train.window_tokens", "tokens", "Rows shuffled together under train.order: window."},
+              field(&RunOptions::train, &TrainOptions::window_tokens), 1, kMaxRows),
+      integer({"train.seed", "", "Seed of initial weights, data order and token draws."},
+              field(&RunOptions::train, &TrainOptions::seed), std::uint64_t{0}),
+      integer({"train.evaluate_every_steps", "steps", "Between held-out metrics; 0: only at the end."},
+              field(&RunOptions::train, &TrainOptions::evaluate_every_steps), 0, kMaxSteps),
+      integer(
+          {"train.dead_after_tokens", "tokens", "A feature that was not active in this many tokens counts as dead."},
+          field(&RunOptions::train, &TrainOptions::dead_after_tokens), 1, kMaxTokens),
+  };
+}
+
+Options checkpoint_options() {
+  return {
+      integer({"checkpoint.every_steps", "steps", "Between checkpoints; 0: only at the end and on signals.",
+               OnResume::kMayDiffer},
+              field(&RunOptions::checkpoint, &CheckpointOptions::every_steps), 0, kMaxSteps),
+      integer({"checkpoint.keep", "checkpoints", "Newest checkpoints that are kept.", OnResume::kMayDiffer},
+              field(&RunOptions::checkpoint, &CheckpointOptions::keep), 2, 1 << 20),
+      integer({"checkpoint.failures_allowed", "saves", "Failed periodic saves in a row before the run stops.",
+               OnResume::kMayDiffer},
+              field(&RunOptions::checkpoint, &CheckpointOptions::failures_allowed), 0, 1 << 20),
+  };
+}
+
+Options grid_options() {
+  return {
+      integer({"grid.layer_blocks", "blocks", "Blocks of layers, one per rank of a data-parallel group; 0: chosen.",
+               OnResume::kMayDiffer},
+              field(&RunOptions::grid, &GridOptions::layer_blocks), 0, kMaxRanks),
+      integer({"grid.data_parallel", "ranks", "Ranks that share a block of layers; 0: chosen.", OnResume::kMayDiffer},
+              field(&RunOptions::grid, &GridOptions::data_parallel), 0, kMaxRanks),
+      integer({"grid.threads", "threads", "Threads per rank; 0: cores allowed to the rank / ranks sharing them.",
+               OnResume::kMayDiffer},
+              field(&RunOptions::grid, &GridOptions::threads), 0, 4096),
+      integer({"grid.timeout_seconds", "seconds", "Bound of every wait for another rank.", OnResume::kMayDiffer},
+              field(&RunOptions::grid, &GridOptions::timeout_seconds), 1, 1 << 20),
+  };
+}
+
+Options log_options() {
+  return {
+      number({"log.every_seconds", "seconds", "Between progress lines.", OnResume::kMayDiffer},
+             field(&RunOptions::log, &LogOptions::every_seconds), kNotNegative),
+  };
+}
+
+}  // namespace
+
+const std::vector<Option>& option_table() {
+  static const std::vector<Option> table = [] {
+    Options all;
+    for (auto* section : {run_options, model_options, corpus_options, cache_options, adapter_options, loss_options,
+                          optim_options, train_options, checkpoint_options, grid_options, log_options}) {
+      for (Option& option : section()) all.push_back(std::move(option));
+    }
+    return all;
+  }();
+  return table;
+}
+
+const Option* find_option(std::string_view key) {
+  const auto found = std::ranges::find(option_table(), key, &Option::key);
+  return found == option_table().end() ? nullptr : &*found;
+}
+
+std::string section_of(const Option& option) { return option.key.substr(0, option.key.find('.')); }
+
+nlohmann::json config_json(const RunOptions& options) {
+  nlohmann::json config = nlohmann::json::object();
+  for (const Option& option : option_table()) {
+    if (option.on_resume == OnResume::kMustMatch) config[option.key] = option.value(options);
+  }
+  return config;
+}
+
+std::vector<std::string> differing_keys(const nlohmann::json& before, const nlohmann::json& now) {
+  std::set<std::string> keys;
+  for (const auto* config : {&before, &now}) {
+    for (const auto& [key, value] : config->items()) keys.insert(key);
+  }
+  const auto shown = [](const nlohmann::json& config, const std::string& key) {
+    return config.contains(key) ? config.at(key).dump() : "not set";
+  };
+  std::vector<std::string> differing;
+  for (const std::string& key : keys) {
+    const std::string was = shown(before, key);
+    const std::string is = shown(now, key);
+    if (was != is) differing.push_back(fmt::format("{} (was {}, now {})", key, was, is));
+  }
+  return differing;
+}
+
+}  // namespace tadapt
