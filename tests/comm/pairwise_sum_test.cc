@@ -1,0 +1,91 @@
+// Sums over ranks: the tree bit by bit, how many bytes travel, and that they get on while their owner computes.
+#include <chrono>
+#include <thread>
+
+#include "runtime/comm/reduction_tree.h"
+#include "tests/comm/communicator_contract.h"
+#include "tests/support/thread_communicator.h"
+
+namespace tadapt {
+namespace {
+using testing::run_ranks;
+
+class PairwiseSum : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Ranks, PairwiseSum, ::testing::Values(1, 2, 4, 8, 16));
+
+TEST_P(PairwiseSum, IsExactOnIntegers) { run_ranks(GetParam(), testing::check_exact_sum); }
+TEST_P(PairwiseSum, DoesNotDependOnBuckets) { run_ranks(GetParam(), testing::check_overlapping_sums); }
+TEST_P(PairwiseSum, IsTheBalancedTree) {
+  const std::vector<std::size_t> sizes = {0,     1,     4095,  4096,  4097,    8193,   16384,
+                                          16385, 20480, 32769, 40000, 100'003, 262'144};
+  run_ranks(GetParam(), [&](Communicator& comm) { testing::check_tree_sum(comm, sizes); });
+}
+
+TEST(PairwiseSum, CrossesTheBordersOfPieces) {
+  run_ranks(2, [](Communicator& comm) {
+    testing::check_tree_sum(comm, {SumQueue::kPieceElements - 1, SumQueue::kPieceElements, SumQueue::kPieceElements + 1,
+                                   6 * SumQueue::kPieceElements + 4097});
+  });
+}
+
+TEST(PairwiseSum, RefusesGroupsThatAreNoPowerOfTwo) {
+  run_ranks(3, [](Communicator& comm) {
+    std::vector<float> values(8);
+    EXPECT_THROW(comm.start_sum(testing::view(values), "three"), ConfigError);
+  });
+}
+
+TEST(PairwiseSum, RefusesOtherTypes) {
+  std::vector<double> values(8);
+  const auto doubles = Tensor::of(std::span(values), {8});
+  SelfCommunicator self;
+  EXPECT_THROW(self.start_sum(doubles, "doubles"), ShapeError);
+  run_ranks(2, [&](Communicator& comm) { EXPECT_THROW(comm.start_sum(doubles, "doubles"), ShapeError); });
+}
+
+TEST(PairwiseSum, FinishesWithoutBeingWaitedFor) {
+  run_ranks(4, [](Communicator& comm) {
+    std::vector<float> values(3'000'000, 1.0f);
+    const auto sum = comm.start_sum(testing::view(values), "in the background");
+    for (int i = 0; i < 2000 && !sum->done(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    EXPECT_TRUE(sum->done());
+    EXPECT_EQ(values.front(), 4.0f);
+    EXPECT_EQ(values.back(), 4.0f);
+  });
+}
+
+/// Counts what one rank sends.
+class CountingTransport : public testing::ThreadTransport {
+ public:
+  CountingTransport(testing::ThreadWorld& world, int rank, std::vector<std::size_t>& sent)
+      : ThreadTransport(world, rank), sent_(sent[static_cast<std::size_t>(rank)]) {}
+  std::unique_ptr<Transfer> send(int peer, int tag, std::span<const std::byte> bytes) override {
+    sent_ += bytes.size();
+    return ThreadTransport::send(peer, tag, bytes);
+  }
+
+ private:
+  std::size_t& sent_;
+};
+
+TEST(PairwiseSum, SendsTwiceTheBytesLessOneShare) {
+  constexpr int kRanks = 8;
+  constexpr std::size_t kElements = 64 * kReductionBlock;
+  testing::ThreadWorld world(kRanks);
+  std::vector<std::size_t> sent(kRanks);
+  {
+    std::vector<std::jthread> threads;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      threads.emplace_back([&, rank] {
+        ProgressEngine engine(std::make_unique<CountingTransport>(world, rank, sent));
+        ExchangeCommunicator comm(engine);
+        std::vector<float> values(kElements, 1.0f);
+        comm.start_sum(testing::view(values), "counted")->wait();
+      });
+    }
+  }
+  for (const std::size_t bytes : sent) EXPECT_EQ(bytes, 2 * (kElements - kElements / kRanks) * sizeof(float));
+}
+
+}  // namespace
+}  // namespace tadapt
