@@ -13,7 +13,8 @@ struct Kind {
 };
 
 constexpr Kind kKinds[] = {
-    {"transcoder", [](const AdapterShape& shape, DType compute) -> std::unique_ptr<Adapter> {
+    {"transcoder",
+     [](const AdapterShape& shape, DType compute) -> std::unique_ptr<Adapter> {
        return std::make_unique<Transcoder>(shape, compute);
      }},
 };

@@ -30,22 +30,22 @@ class Adapter {
   /// The tensors it trains and the statistics it counts, as a group called `name`.
   virtual ParameterGroupSpec parameters(std::string name) const = 0;
   /// Fills zeroed masters with the starting point: a function of (seed, layer) alone, equal to the hybrid model.
-  virtual void initialise(const NamedTensors& masters, std::uint64_t seed, int layer) const = 0;
+  virtual void initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const = 0;
   /// Takes over changed masters (packs working copies). Before the first forward and after every optimiser step.
-  virtual void prepare(Context& context, const NamedTensors& masters) = 0;
+  virtual void prepare(Context& context, const ParameterTensors& masters) = 0;
   /// activations [T,F] and output [T,D] (both fp32, overwritten) of x [T,D] (fp32 or bf16).
   virtual void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const = 0;
   /// Gradients (overwritten) of  Σ_t ⟨cotangent_t, T(x_t)⟩ + sparsity · Σ_t Σ_i a_ti ‖W_dec,i‖₂  over one leaf of
-  /// tokens, and its statistics; `cotangent` is [T,D] fp32 and may be used as scratch. `activations` are forward's, and are
-  /// scratch afterwards.
+  /// tokens, and its statistics; `cotangent` is [T,D] fp32 and may be used as scratch. `activations` are forward's, and
+  /// are scratch afterwards.
   struct BackwardArguments {
     const Tensor& x;
     const Tensor& activations;
     const Tensor& cotangent;
     float sparsity = 0.0f;
-    const NamedTensors& masters;
-    const NamedTensors& gradients;
-    const NamedTensors& statistics;
+    const ParameterTensors& masters;
+    const ParameterTensors& gradients;
+    const ParameterTensors& statistics;
   };
   virtual AdapterBackward backward(Context& context, const BackwardArguments& arguments) = 0;
 };

@@ -26,7 +26,7 @@ ParameterGroupSpec Transcoder::parameters(std::string name) const {
           {{kActiveCounts, {features}}}};
 }
 
-void Transcoder::initialise(const NamedTensors& masters, std::uint64_t seed, int layer) const {
+void Transcoder::initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const {
   const RandomStream random(seed, RandomPurpose::kInitialWeights, 0, static_cast<std::uint64_t>(layer));
   const float bound = 1.0f / std::sqrt(static_cast<float>(shape_.model_width));
   const std::span<float> encoder = masters["W_enc"].span<float>();
@@ -35,7 +35,7 @@ void Transcoder::initialise(const NamedTensors& masters, std::uint64_t seed, int
   for (const char* zero : {"b_enc", "W_dec", "b_dec"}) std::memset(masters[zero].data(), 0, masters[zero].bytes());
 }
 
-void Transcoder::prepare(Context& context, const NamedTensors& masters) {
+void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
   const auto pack = [&](const char* name, Layout layout, PackedWeights& packed) {
     if (packed.empty())
       packed = pack_weights(context, masters[name], layout, compute_);
@@ -59,9 +59,8 @@ AdapterBackward Transcoder::backward(Context& context, const BackwardArguments& 
   const std::int64_t tokens = arguments.x.size(0);
   if (activation_gradient_.tensor().elements() < tokens * shape_.features)
     activation_gradient_ = Buffer(Device::kCpu, DType::kFloat32, {tokens * shape_.features});
-  const Tensor da =
-      activation_gradient_.tensor().rows(0, tokens * shape_.features).reshaped({tokens, shape_.features});
-  const NamedTensors& gradients = arguments.gradients;
+  const Tensor da = activation_gradient_.tensor().rows(0, tokens * shape_.features).reshaped({tokens, shape_.features});
+  const ParameterTensors& gradients = arguments.gradients;
   const Tensor sums = activation_sums_.tensor();
   const Tensor norms = decoder_norms_.tensor();
 

@@ -15,8 +15,8 @@ class Transcoder : public Adapter {
 
   const AdapterShape& shape() const override { return shape_; }
   ParameterGroupSpec parameters(std::string name) const override;
-  void initialise(const NamedTensors& masters, std::uint64_t seed, int layer) const override;
-  void prepare(Context& context, const NamedTensors& masters) override;
+  void initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const override;
+  void prepare(Context& context, const ParameterTensors& masters) override;
   void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const override;
   AdapterBackward backward(Context& context, const BackwardArguments& arguments) override;
 

@@ -27,7 +27,7 @@ LocalLossPass::LocalLossPass(Device device, std::int64_t tokens, const AdapterSh
       active_(device, DType::kInt32, {tokens}) {}
 
 LocalLossValue LocalLossPass::value_and_gradient(Context& context, Adapter& adapter, const LocalLoss& loss,
-                                                 const Tensor& x, const Tensor& delta, const NamedTensors& masters,
+                                                 const Tensor& x, const Tensor& delta, const ParameterTensors& masters,
                                                  const ParameterGroup& group, const Tensor& gradient) {
   const std::int64_t tokens = x.size(0);
   const Tensor activations = matrix(activations_, tokens, adapter.shape().features);
@@ -35,14 +35,13 @@ LocalLossValue LocalLossPass::value_and_gradient(Context& context, Adapter& adap
   const Tensor row_errors = row_errors_.tensor().rows(0, tokens);
   adapter.forward(context, x, activations, output);
   squared_error(context, output, delta, static_cast<float>(loss.cotangent_scale()), output, row_errors);
-  const AdapterBackward backward =
-      adapter.backward(context, {.x = x,
-                                 .activations = activations,
-                                 .cotangent = output,
-                                 .sparsity = static_cast<float>(loss.sparsity_scale()),
-                                 .masters = masters,
-                                 .gradients = parameter_views(group, gradient),
-                                 .statistics = statistic_views(group, gradient)});
+  const AdapterBackward backward = adapter.backward(context, {.x = x,
+                                                              .activations = activations,
+                                                              .cotangent = output,
+                                                              .sparsity = static_cast<float>(loss.sparsity_scale()),
+                                                              .masters = masters,
+                                                              .gradients = parameter_views(group, gradient),
+                                                              .statistics = statistic_views(group, gradient)});
   return {sum(row_errors), backward.weighted_activations};
 }
 

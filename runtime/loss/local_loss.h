@@ -11,9 +11,9 @@ namespace tadapt {
 ///   L = mean_t ‖Δ_t − T(x_t)‖² / s²  +  λ · mean_t Σ_i a_ti ‖W_dec,i‖₂ · c,    c = 1/s (relative) or 1 (absolute)
 /// with means over the tokens of the GLOBAL batch, so that leaves' values and gradients simply add.
 struct LocalLoss {
-  double delta_scale = 1.0;           ///< s > 0, stored with the cache
-  double sparsity = 0.0;              ///< λ · c
-  std::int64_t batch_tokens = 1;      ///< tokens of the global batch
+  double delta_scale = 1.0;       ///< s > 0, stored with the cache
+  double sparsity = 0.0;          ///< λ · c
+  std::int64_t batch_tokens = 1;  ///< tokens of the global batch
 
   /// Factor of (T(x) − Δ) in the cotangent dL/dT.
   double cotangent_scale() const { return 2.0 / (delta_scale * delta_scale * static_cast<double>(batch_tokens)); }
@@ -35,9 +35,9 @@ class LocalLossPass {
 
   /// Value and gradients of the loss over the rows x, delta [T,D] (fp32 or bf16). `gradient` is laid out as `group` and
   /// overwritten, statistics included.
-  LocalLossValue value_and_gradient(Context& context, Adapter& adapter, const LocalLoss& loss,
-                                    const Tensor& x, const Tensor& delta, const NamedTensors& masters,
-                                    const ParameterGroup& group, const Tensor& gradient);
+  LocalLossValue value_and_gradient(Context& context, Adapter& adapter, const LocalLoss& loss, const Tensor& x,
+                                    const Tensor& delta, const ParameterTensors& masters, const ParameterGroup& group,
+                                    const Tensor& gradient);
 
   /// Σ_t ‖Δ_t − T(x_t)‖², Σ_t ‖Δ_t‖² and the number of active (token, feature) pairs; nothing is trained.
   struct Evaluation {

@@ -28,7 +28,8 @@ UpdateReport AdamWState::update(Context& context, ParameterStore& store, std::si
   UpdateReport report{std::sqrt(square_norm), std::isfinite(square_norm)};
   if (!report.finite) return report;
 
-  const double clip = settings.clip_norm > 0.0 ? std::min(1.0, settings.clip_norm / (report.gradient_norm + 1e-6)) : 1.0;
+  const double clip =
+      settings.clip_norm > 0.0 ? std::min(1.0, settings.clip_norm / (report.gradient_norm + 1e-6)) : 1.0;
   const AdamWStep adamw_step{.learning_rate = learning_rate,
                              .beta1 = settings.beta1,
                              .beta2 = settings.beta2,

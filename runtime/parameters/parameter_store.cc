@@ -16,8 +16,8 @@ std::vector<ParameterGroup::Span> place(const std::vector<ParameterSpec>& specs,
   return spans;
 }
 
-NamedTensors views(const std::vector<ParameterGroup::Span>& spans, const Tensor& memory) {
-  NamedTensors named;
+ParameterTensors views(const std::vector<ParameterGroup::Span>& spans, const Tensor& memory) {
+  ParameterTensors named;
   for (const ParameterGroup::Span& span : spans)
     named.add(span.name, memory.rows(span.offset, span.offset + span.shape.elements()).reshaped(span.shape));
   return named;
@@ -25,7 +25,7 @@ NamedTensors views(const std::vector<ParameterGroup::Span>& spans, const Tensor&
 
 }  // namespace
 
-const Tensor& NamedTensors::operator[](std::string_view name) const {
+const Tensor& ParameterTensors::operator[](std::string_view name) const {
   for (const Entry& entry : entries_)
     if (entry.name == name) return entry.tensor;
   throw ShapeError("no tensor named {}", name);
@@ -42,11 +42,11 @@ ParameterGroup lay_out(const ParameterGroupSpec& spec) {
   return group;
 }
 
-NamedTensors parameter_views(const ParameterGroup& group, const Tensor& memory) {
+ParameterTensors parameter_views(const ParameterGroup& group, const Tensor& memory) {
   return views(group.parameters, memory);
 }
 
-NamedTensors statistic_views(const ParameterGroup& group, const Tensor& memory) {
+ParameterTensors statistic_views(const ParameterGroup& group, const Tensor& memory) {
   return views(group.statistics, memory);
 }
 

@@ -29,7 +29,7 @@ struct ParameterGroupSpec {
 };
 
 /// Named tensors over somebody's flat memory, in the order of the specs.
-class NamedTensors {
+class ParameterTensors {
  public:
   void add(std::string name, Tensor tensor) { entries_.push_back({std::move(name), tensor}); }
   /// ShapeError when there is no tensor of this name.
@@ -62,8 +62,8 @@ struct ParameterGroup {
 /// Lays spans out block by block; shared by the store and by whoever needs scratch of the same layout.
 ParameterGroup lay_out(const ParameterGroupSpec& spec);
 /// The named views of `memory` (exchange_elements or trainable_elements floats laid out as `group`).
-NamedTensors parameter_views(const ParameterGroup& group, const Tensor& memory);
-NamedTensors statistic_views(const ParameterGroup& group, const Tensor& memory);
+ParameterTensors parameter_views(const ParameterGroup& group, const Tensor& memory);
+ParameterTensors statistic_views(const ParameterGroup& group, const Tensor& memory);
 
 /// Owns fp32 masters and gradients of all groups, zero at first. Padding between spans stays zero for ever.
 class ParameterStore {
@@ -78,7 +78,7 @@ class ParameterStore {
   /// [exchange_elements] fp32: gradients, then statistics.
   Tensor gradient(std::size_t index) const;
 
-  NamedTensors master_views(std::size_t index) const { return parameter_views(group(index), master(index)); }
+  ParameterTensors master_views(std::size_t index) const { return parameter_views(group(index), master(index)); }
 
  private:
   struct Placed {

@@ -57,8 +57,8 @@ TraineeMetrics StepMetrics::mean() const {
 MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step) {
   const auto metrics_path = run_dir / "metrics.jsonl";
   const auto timing_path = run_dir / "timing.jsonl";
-  metrics_ = std::make_unique<Appender>(files, metrics_path,
-                                        lines_up_to(read_if_there(files, metrics_path), resume_step));
+  metrics_ =
+      std::make_unique<Appender>(files, metrics_path, lines_up_to(read_if_there(files, metrics_path), resume_step));
   timing_ = std::make_unique<Appender>(files, timing_path, read_if_there(files, timing_path));
 }
 

@@ -13,9 +13,9 @@ namespace tadapt {
 
 /// One trainee at one step.
 struct TraineeMetrics {
-  double loss = 0.0;           ///< nmse + sparsity term
-  double nmse = 0.0;           ///< mean ‖Δ−T(x)‖² / s²
-  double l0 = 0.0;             ///< active features per token
+  double loss = 0.0;  ///< nmse + sparsity term
+  double nmse = 0.0;  ///< mean ‖Δ−T(x)‖² / s²
+  double l0 = 0.0;    ///< active features per token
   double dead_share = 0.0;
   double gradient_norm = 0.0;  ///< before clipping
 };
@@ -38,8 +38,8 @@ struct StepMetrics {
 /// Appends lines to RUN/metrics.jsonl and RUN/timing.jsonl. Rank 0 only.
 class MetricsLog {
  public:
-  /// Opens both, after cutting metrics.jsonl to lines with "step" <= `resume_step` (0: starts it anew). A torn last line
-  /// is dropped.
+  /// Opens both, after cutting metrics.jsonl to lines with "step" <= `resume_step` (0: starts it anew). A torn last
+  /// line is dropped.
   MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step);
   ~MetricsLog();
 

@@ -17,13 +17,14 @@ class Progress {
  public:
   using Print = std::function<void(const std::string& line)>;
   /// `what` names the work ("capture"), `unit` what is counted ("rows"); `done` units are finished already (a resume).
-  Progress(std::string what, std::string unit, std::int64_t total, std::int64_t done, double every_seconds, Print print);
+  Progress(std::string what, std::string unit, std::int64_t total, std::int64_t done, double every_seconds,
+           Print print);
 
   /// `done` units are finished now; prints when it is time, or at the end. `note` is asked for only when printing.
   void update(std::int64_t done, const std::function<std::string()>& note = {});
 
-  double seconds() const;          ///< since construction
-  double rate() const;             ///< units per second since construction
+  double seconds() const;  ///< since construction
+  double rate() const;     ///< units per second since construction
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -124,7 +124,7 @@ void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& wo
   Trainee& trainee = parts_.trainees[index];
   const ParameterGroup& layout = parts_.store.group(index);
   const Tensor gradient = parts_.store.gradient(index);
-  const NamedTensors masters = parts_.store.master_views(index);
+  const ParameterTensors masters = parts_.store.master_views(index);
   const auto& [x, delta] = batch.layer(trainee.layer);
   std::vector<double> square_errors, weighted_activations;
   joiner_.start(gradient.span<float>());
@@ -201,7 +201,7 @@ TraineeMetrics Trainer::combine(const std::vector<double>& shared, int block, st
 }
 
 int Trainer::first_non_finite_tensor(std::size_t index) {
-  const NamedTensors gradients = parameter_views(parts_.store.group(index), parts_.store.gradient(index));
+  const ParameterTensors gradients = parameter_views(parts_.store.group(index), parts_.store.gradient(index));
   for (std::size_t i = 0; i < gradients.entries().size(); ++i) {
     const Tensor& tensor = gradients.entries()[i].tensor;
     if (first_non_finite(parts_.context, tensor.reshaped({tensor.elements()})) >= 0) return static_cast<int>(i);
@@ -215,13 +215,13 @@ void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>&
     const TraineeMetrics& one = metrics.trainees[i];
     if (std::isfinite(one.loss) && std::isfinite(one.gradient_norm)) continue;
     const std::string tensor =
-        bad_tensors[i] < 0 ? "the loss"
-                           : "the gradient of " +
-                                 parts_.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
-    const std::string message = fmt::format(
-        "layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
-        parts_.grid.layers()[i], tensor, metrics.step, first_sample,
-        first_sample + static_cast<std::uint64_t>(parts_.options.train.batch_tokens) - 1);
+        bad_tensors[i] < 0
+            ? "the loss"
+            : "the gradient of " + parts_.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
+    const std::string message =
+        fmt::format("layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
+                    parts_.grid.layers()[i], tensor, metrics.step, first_sample,
+                    first_sample + static_cast<std::uint64_t>(parts_.options.train.batch_tokens) - 1);
     if (parts_.world.rank() == 0) throw NonFiniteError("{}", message);
     throw PeerFailure(ExitCode::kNonFinite, message);
   }

@@ -73,7 +73,8 @@ class Trainer {
   std::vector<double> share(std::int64_t step, const std::vector<Work>& work);
   TraineeMetrics combine(const std::vector<double>& shared, int block, std::size_t place, const LocalLoss& loss) const;
   int first_non_finite_tensor(std::size_t index);
-  void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors, std::uint64_t first_sample) const;
+  void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors,
+                      std::uint64_t first_sample) const;
   void evaluate(std::int64_t step);
   std::string save(std::int64_t step);
   void log_step(const StepMetrics& metrics, Progress& progress);

@@ -1,0 +1,222 @@
+#include "runtime/eval/sequence_pass.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/features.h"
+#include "kernels/losses.h"
+
+namespace tadapt {
+namespace {
+
+constexpr double kUncertainBelow = 0.8;  // the target's top probability, method.md's "uncertain tokens"
+
+/// Adds row values of each sequence to one field of its sums, in row order.
+void add_rows(std::vector<double>& sums, std::size_t fields, std::size_t field, const TokenBatch& batch,
+              std::span<const double> rows) {
+  for (int b = 0; b < batch.sequences(); ++b) {
+    const auto sequence = static_cast<std::size_t>(b);
+    for (auto row = static_cast<std::size_t>(batch.offsets[sequence]);
+         row < static_cast<std::size_t>(batch.offsets[sequence + 1]); ++row)
+      sums[sequence * fields + field] += rows[row];
+  }
+}
+
+Splice partial_splice(int layers, int begin, int end, AdapterSet& adapters) {
+  Splice splice = uniform_splice(layers, {});
+  for (int layer = begin; layer < end; ++layer)
+    if (adapters.has(layer)) splice[static_cast<std::size_t>(layer)] = {MlpSource::kBase, &adapters};
+  return splice;
+}
+
+}  // namespace
+
+struct SequencePass::Batch {
+  const TokenBatch& tokens;
+  const std::vector<std::int64_t>& response_starts;
+  std::vector<double> sums;
+  Buffer mlp_in, base_out, delta, rows;
+
+  Batch(const TokenBatch& batch, const std::vector<std::int64_t>& starts, std::size_t fields, std::int64_t width)
+      : tokens(batch),
+        response_starts(starts),
+        sums(fields * static_cast<std::size_t>(batch.sequences()), 0.0),
+        mlp_in(Device::kCpu, DType::kFloat32, {batch.tokens(), width}),
+        base_out(Device::kCpu, DType::kFloat32, {batch.tokens(), width}),
+        delta(Device::kCpu, DType::kFloat32, {batch.tokens(), width}),
+        rows(Device::kCpu, DType::kFloat64, {batch.tokens()}) {}
+};
+
+SequencePass::SequencePass(Context& context, const FaithfulnessModels& models, const FaithfulnessOptions& options)
+    : context_(context), models_(models), options_(options), runner_(context, models.pair) {
+  const int layers = models.pair.config().layers;
+  target_ = uniform_splice(layers, {MlpSource::kTarget, nullptr});
+  hybrid_ = uniform_splice(layers, {MlpSource::kBase, nullptr});
+  adapter_ = partial_splice(layers, 0, layers, models.adapters);
+  if (models.base != nullptr) fields_.models.emplace_back("base");
+  fields_.models.emplace_back("hybrid");
+  fields_.models.emplace_back("adapter");
+  fields_.main_models = fields_.models.size();
+  if (options.partial == FaithfulnessOptions::Partial::kAll) {
+    for (int k = 0; k < layers; ++k) fields_.models.push_back(fmt::format("only layer {}", k));
+    for (int k = 1; k <= layers; ++k) fields_.models.push_back(fmt::format("first {}", k));
+    for (int k = 1; k <= layers; ++k) fields_.models.push_back(fmt::format("last {}", k));
+  }
+  fields_.states = static_cast<std::size_t>(layers) + 1;
+  fields_.layers = models.adapters.layers();
+  fields_.width = models.pair.config().width;
+  for (const int layer : fields_.layers)
+    active_.emplace_back(static_cast<std::size_t>(models.adapters.shape(layer).features), 0.0);
+}
+
+std::vector<double> SequencePass::run(const TokenBatch& batch, const std::vector<std::int64_t>& response_starts) {
+  Batch work(batch, response_starts, fields_.count(), fields_.width);
+  compare_models(work);
+  return std::move(work.sums);
+}
+
+void SequencePass::compare_models(Batch& work) {
+  const int layers = models_.pair.config().layers;
+  const std::vector<Segment> segments = {{.splice = target_, .begin = 0, .end = layers},
+                                         {.splice = hybrid_, .begin = 0, .end = layers},
+                                         {.splice = adapter_, .begin = 0, .end = layers}};
+  RunReads reads;
+  for (int segment = 0; segment < 3; ++segment)
+    for (int layer = 0; layer <= layers; ++layer) reads.keep.push_back({segment, layer});
+  reads.observe = [&](const Reading& reading) {
+    if (reading.segment != 0 || !models_.adapters.has(reading.layer)) return;
+    if (reading.point == ReadPoint::kMlpIn)
+      std::memcpy(work.mlp_in.data(), reading.values.data(), reading.values.bytes());
+    else if (reading.point == ReadPoint::kMlpOut)
+      measure_delta(work, reading.layer, reading.values);
+  };
+  models_.adapters.listen([&](int layer, const TokenBatch&, const Tensor& a) { count_active(work, layer, a); });
+  const ResidualStates states = runner_.run(segments, work.tokens, reads);
+  models_.adapters.listen({});
+  compare_states(work, states);
+
+  std::vector<LogitsSource> sources = {{&models_.pair, states.at({0, layers})}};
+  ResidualStates base_states;
+  if (models_.base != nullptr) {
+    SegmentRunner base_runner(context_, *models_.base);
+    const std::vector<Segment> base = {
+        {.splice = uniform_splice(layers, {}), .begin = 0, .end = models_.base->config().layers}};
+    base_states = base_runner.run(base, work.tokens, {.keep = {{0, layers}}, .observe = {}});
+    sources.push_back({models_.base, base_states.at({0, layers})});
+  }
+  sources.push_back({&models_.pair, states.at({1, layers})});
+  sources.push_back({&models_.pair, states.at({2, layers})});
+  compare_logits(work, sources, 0);
+  if (fields_.models.size() > fields_.main_models) compare_partial(work, states.at({0, layers}));
+}
+
+void SequencePass::measure_delta(Batch& work, int layer, const Tensor& target_mlp_out) {
+  const std::size_t at = fields_.layer(place_of(layer));
+  const Tensor delta = work.delta.tensor();
+  models_.pair.mlp(context_, workspace_, layer, MlpSource::kBase, work.mlp_in.tensor(), work.base_out.tensor());
+  // The gradient of a squared error with scale 1 is the difference itself: Δ, and its rows' ‖Δ‖².
+  squared_error(context_, target_mlp_out, work.base_out.tensor(), 1.0f, delta, work.rows.tensor());
+  add_rows(work.sums, fields_.count(), at + 1, work.tokens, work.rows.span<double>());
+  const Tensor branch = models_.adapters.output(context_, layer, work.mlp_in.tensor());
+  squared_error(context_, branch, delta, 0.0f, Tensor(), work.rows.tensor());
+  add_rows(work.sums, fields_.count(), at, work.tokens, work.rows.span<double>());
+}
+
+void SequencePass::count_active(Batch& work, int layer, const Tensor& activations) {
+  const std::size_t place = place_of(layer);
+  Buffer counts(Device::kCpu, DType::kInt32, {activations.size(0)});
+  l0(context_, activations, counts.tensor());
+  const auto per_token = counts.span<std::int32_t>();
+  add_rows(work.sums, fields_.count(), fields_.layer(place) + 2, work.tokens,
+           std::vector<double>(per_token.begin(), per_token.end()));
+  Buffer per_feature(Device::kCpu, DType::kFloat32, {activations.size(1)});
+  active_counts(context_, activations, per_feature.tensor());
+  const auto counted = per_feature.span<float>();
+  for (std::size_t i = 0; i < counted.size(); ++i) active_[place][i] += static_cast<double>(counted[i]);
+}
+
+void SequencePass::compare_states(Batch& work, const ResidualStates& states) {
+  for (std::size_t state = 0; state < fields_.states; ++state) {
+    const int layer = static_cast<int>(state);
+    const Tensor target = states.at({0, layer});
+    const std::size_t at = fields_.state(state);
+    row_square_norms(context_, target, work.rows.tensor());
+    add_rows(work.sums, fields_.count(), at, work.tokens, work.rows.span<double>());
+    for (int model = 1; model <= 2; ++model) {
+      squared_error(context_, states.at({model, layer}), target, 0.0f, Tensor(), work.rows.tensor());
+      add_rows(work.sums, fields_.count(), at + static_cast<std::size_t>(model), work.tokens, work.rows.span<double>());
+    }
+  }
+}
+
+void SequencePass::compare_logits(Batch& work, const std::vector<LogitsSource>& sources, std::size_t first_model) {
+  const auto tokens = static_cast<std::size_t>(work.tokens.tokens());
+  const std::size_t models = sources.size() - 1;
+  std::vector<double> kl(models * tokens);
+  std::vector<std::int32_t> target_choice(tokens), choice(models * tokens);
+  std::vector<float> confidence(tokens);
+  for_each_logits_chunk(context_, sources, options_.logits_budget_bytes, [&](const LogitsChunk& chunk) {
+    const auto begin = static_cast<std::size_t>(chunk.begin);
+    const auto count = static_cast<std::size_t>(chunk.end - chunk.begin);
+    const Shape rows{chunk.end - chunk.begin};
+    for (std::size_t m = 0; m < models; ++m)
+      token_kl(context_, chunk.logits[0], chunk.logits[m + 1],
+               {.kl = Tensor::of(std::span(kl).subspan(m * tokens + begin, count), rows),
+                .target_argmax = Tensor::of(std::span(target_choice).subspan(begin, count), rows),
+                .argmax = Tensor::of(std::span(choice).subspan(m * tokens + begin, count), rows),
+                .target_top_probability = Tensor::of(std::span(confidence).subspan(begin, count), rows)});
+  });
+  for (int b = 0; b < work.tokens.sequences(); ++b) {
+    const auto sequence = static_cast<std::size_t>(b);
+    const auto begin = static_cast<std::size_t>(work.tokens.offsets[sequence]);
+    const auto end = static_cast<std::size_t>(work.tokens.offsets[sequence + 1]);
+    const std::size_t response = begin + static_cast<std::size_t>(work.response_starts[sequence]);
+    for (std::size_t m = 0; m < models; ++m) {
+      double* fields = &work.sums[sequence * fields_.count() + fields_.agreement(first_model + m)];
+      for (std::size_t row = begin; row + 1 < end; ++row) {
+        const bool in_response = row + 1 >= response;
+        const bool counts[3] = {true, in_response,
+                                in_response && static_cast<double>(confidence[row]) <= kUncertainBelow};
+        for (std::size_t set = 0; set < 3; ++set) {
+          if (!counts[set]) continue;
+          fields[3 * set] += 1.0;
+          fields[3 * set + 1] += kl[m * tokens + row];
+          fields[3 * set + 2] += choice[m * tokens + row] != target_choice[row] ? 1.0 : 0.0;
+        }
+      }
+    }
+  }
+}
+
+void SequencePass::compare_partial(Batch& work, const Tensor& target_final) {
+  const int layers = models_.pair.config().layers;
+  // Segments 0 and 1 are the target and the adapter model; each replacement starts from one of their states.
+  std::vector<Segment> segments = {{.splice = target_, .begin = 0, .end = layers},
+                                   {.splice = adapter_, .begin = 0, .end = layers}};
+  for (int k = 0; k < layers; ++k)
+    segments.push_back(
+        {.splice = partial_splice(layers, k, k + 1, models_.adapters), .begin = k, .end = layers, .source = 0});
+  for (int k = 1; k <= layers; ++k) segments.push_back({.splice = target_, .begin = k, .end = layers, .source = 1});
+  for (int k = 1; k <= layers; ++k)
+    segments.push_back({.splice = partial_splice(layers, layers - k, layers, models_.adapters),
+                        .begin = layers - k,
+                        .end = layers,
+                        .source = 0});
+  RunReads reads;
+  for (int i = 2; i < static_cast<int>(segments.size()); ++i) reads.keep.push_back({i, layers});
+  const ResidualStates states = runner_.run(segments, work.tokens, reads);
+  // A few models at a time: the target's logits are made again for each group, but few logits are held at once.
+  constexpr std::size_t kTogether = 4;
+  for (std::size_t first = 2; first < segments.size(); first += kTogether) {
+    std::vector<LogitsSource> sources = {{&models_.pair, target_final}};
+    for (std::size_t i = first; i < std::min(first + kTogether, segments.size()); ++i)
+      sources.push_back({&models_.pair, states.at({static_cast<int>(i), layers})});
+    compare_logits(work, sources, fields_.main_models + first - 2);
+  }
+}
+
+std::size_t SequencePass::place_of(int layer) const {
+  return static_cast<std::size_t>(std::ranges::find(fields_.layers, layer) - fields_.layers.begin());
+}
+
+}  // namespace tadapt
