@@ -218,7 +218,7 @@ Options log_options() {
 }  // namespace
 
 const std::vector<Option>& option_table() {
-  static const std::vector<Option> table = [] {
+  static const std::vector<Option> kTable = [] {
     Options all;
     for (auto* section : {run_options, model_options, corpus_options, cache_options, adapter_options, loss_options,
                           optim_options, train_options, checkpoint_options, grid_options, log_options}) {
@@ -226,7 +226,7 @@ const std::vector<Option>& option_table() {
     }
     return all;
   }();
-  return table;
+  return kTable;
 }
 
 const Option* find_option(std::string_view key) {
