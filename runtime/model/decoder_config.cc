@@ -5,8 +5,8 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 
+#include "data/json.h"
 #include "kernels/core/error.h"
 
 namespace tadapt {
@@ -108,13 +108,9 @@ class ConfigFile {
 };
 
 ConfigFile parse(const std::string& text, const std::filesystem::path& file) {
-  try {
-    json root = json::parse(text);
-    if (!root.is_object()) throw DataError("{}: not a JSON object", file.string());
-    return ConfigFile(std::move(root), file);
-  } catch (const json::exception& error) {
-    throw DataError("{}: {}", file.string(), error.what());
-  }
+  json root = parse_json(text, file);
+  if (!root.is_object()) throw DataError("{}: not a JSON object", file.string());
+  return ConfigFile(std::move(root), file);
 }
 
 std::string known_model_types() {

@@ -1,0 +1,77 @@
+// Decoder: the frozen weights of a model and the pieces of its forward pass.
+#pragma once
+
+#include <array>
+#include <filesystem>
+
+#include "runtime/model/decoder_weights.h"
+#include "runtime/model/token_batch.h"
+
+namespace tadapt {
+
+/// Whose MLPs a layer runs: the fine-tuned target's or the base's.
+enum class MlpSource { kTarget, kBase };
+
+/// Memory of one forward pass, grown when asked for more and reused from batch to batch.
+class Workspace {
+ public:
+  enum Slot { kResidual, kNormed, kQuery, kKey, kValue, kAttended, kAttentionOut, kGate, kUp, kMlpOut, kSlots };
+
+  /// float32 memory of this shape; what the slot held before is lost.
+  Tensor of(Slot slot, Shape shape);
+
+ private:
+  std::array<Buffer, kSlots> buffers_;
+};
+
+/// Frozen weights, each tensor held once however many splices use it. Immutable after loading: one decoder may serve
+/// any number of passes. The residual stream is float32; operands of products have the compute type.
+/// Every row of every result depends on its own sequence up to that token only, bit for bit: not on what else is
+/// packed with it, nor on the number of threads.
+class Decoder {
+ public:
+  /// A model alone: both MLP sources are its own.
+  static Decoder load(Context& context, FileSystem& files, const std::filesystem::path& directory, DType compute);
+  /// The target with a second set of MLPs, the base's; both have the same L, D and d_ff (else ConfigError).
+  static Decoder load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
+                           const std::filesystem::path& base, DType compute);
+  /// The base model alone, sharing the base MLPs that this pair already holds; `base` as given to load_pair.
+  Decoder load_base(Context& context, FileSystem& files, const std::filesystem::path& base) const;
+
+  const DecoderConfig& config() const { return config_; }
+  DType compute() const { return compute_; }
+
+  /// residual [T, D] = the tokens' embeddings. DataError naming id and position when an id is outside the vocabulary.
+  void embed(Context& context, const TokenBatch& batch, const Tensor& residual) const;
+  /// residual [T, D] += attention(norm(residual))
+  void add_attention(Context& context, Workspace& workspace, int layer, const TokenBatch& batch,
+                     const Tensor& residual) const;
+  /// mlp_in [T, D] = what the layer's MLP reads: the target's norm of the residual after attention
+  void mlp_input(Context& context, int layer, const Tensor& residual, const Tensor& mlp_in) const;
+  /// mlp_out [T, D] = the MLP of mlp_in; must not overlap it
+  void mlp(Context& context, Workspace& workspace, int layer, MlpSource source, const Tensor& mlp_in,
+           const Tensor& mlp_out) const;
+  /// final_norm [R, D] = the final norm of rows of the last residual state
+  void final_norm(Context& context, const Tensor& residual, const Tensor& final_norm) const;
+  /// logits [R, V] = head · final_norm
+  void logits(Context& context, const Tensor& final_norm, const Tensor& logits) const;
+
+ private:
+  Decoder(DecoderConfig config, DType compute, TrunkWeights trunk, SharedMlps target, SharedMlps base);
+
+  DecoderConfig config_;
+  DType compute_;
+  TrunkWeights trunk_;
+  SharedMlps target_mlps_, base_mlps_;
+};
+
+/// Multiply-adds count twice; attention's products over its context included.
+struct ForwardFlops {
+  double attention_per_token = 0;    ///< projections of one layer
+  double attention_per_context = 0;  ///< scores and sums of one layer, per token and token attended to
+  double mlp_per_token = 0;          ///< one MLP of one layer
+  double head_per_token = 0;
+};
+ForwardFlops forward_flops(const DecoderConfig& config);
+
+}  // namespace tadapt

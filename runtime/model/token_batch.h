@@ -1,0 +1,25 @@
+// TokenBatch: sequences of tokens packed one after another, without padding.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/core/tensor.h"
+
+namespace tadapt {
+
+/// T tokens of B sequences; sequence b owns rows [offsets[b], offsets[b+1]) and its positions count from 0.
+struct TokenBatch {
+  std::vector<std::int32_t> ids;         ///< [T]
+  std::vector<std::int32_t> positions;   ///< [T]
+  std::vector<std::int32_t> offsets{0};  ///< [B + 1]
+
+  std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
+  int sequences() const { return static_cast<int>(offsets.size()) - 1; }
+  /// Appends one sequence (an empty one is allowed). ShapeError beyond 2^31 - 1 tokens.
+  void append(std::span<const std::int32_t> sequence);
+  void clear();
+};
+
+}  // namespace tadapt

@@ -1,0 +1,140 @@
+// Segments: joining runs, keeping states, the order of readings, logits in chunks.
+#include "runtime/model/segments.h"
+
+#include "tests/support/errors.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/support/tiny_models.h"
+
+namespace tadapt {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::random_ids;
+using testing::TinyModel;
+using testing::write_tiny_model;
+
+class SegmentsTest : public ::testing::Test {
+ protected:
+  static Decoder load(Context& context, const std::filesystem::path& directory) {
+    RealFileSystem files;
+    write_tiny_model(directory / "target", {.seed = 1});
+    write_tiny_model(directory / "base", {.seed = 2});
+    return Decoder::load_pair(context, files, directory / "target", directory / "base", DType::kFloat32);
+  }
+  static TokenBatch two_sequences() {
+    TokenBatch batch;
+    batch.append(random_ids(9, 50, 1));
+    batch.append(random_ids(14, 50, 2));
+    return batch;
+  }
+  ResidualStates run(std::span<const Segment> segments, const RunReads& reads) {
+    return SegmentRunner(context_, decoder_).run(segments, batch_, reads);
+  }
+
+  testing::TemporaryDirectory directory_;
+  Context context_ = Context::cpu(1);
+  const Decoder decoder_ = load(context_, directory_.path());
+  const TokenBatch batch_ = two_sequences();
+  const Splice target_ = uniform_splice(3, {});
+  const Splice hybrid_ = uniform_splice(3, {.mlp = MlpSource::kBase});
+};
+
+void expect_same(const Tensor& a, const Tensor& b) {
+  ASSERT_EQ(a.shape(), b.shape());
+  EXPECT_TRUE(std::ranges::equal(a.span<float>(), b.span<float>()));
+}
+
+TEST_F(SegmentsTest, ARunMayBeCutAtAnyLayer) {
+  for (int cut = 0; cut <= 3; ++cut) {
+    const std::vector<Segment> segments{{.splice = target_, .begin = 0, .end = 3},
+                                        {.splice = target_, .begin = 0, .end = cut},
+                                        {.splice = target_, .begin = cut, .end = 3, .source = 1}};
+    const ResidualStates states = run(segments, {.keep = {{0, 3}, {2, 3}, {0, cut}, {1, cut}}, .observe = {}});
+    expect_same(states.at({0, 3}), states.at({2, 3}));
+    expect_same(states.at({0, cut}), states.at({1, cut}));
+  }
+}
+
+TEST_F(SegmentsTest, SegmentsStartFromTheStatesOfEarlierOnes) {
+  Splice mixed = hybrid_;
+  mixed[2] = target_[2];
+  const std::vector<Segment> segments{{.splice = target_, .begin = 0, .end = 3},
+                                      {.splice = hybrid_, .begin = 0, .end = 3},
+                                      {.splice = target_, .begin = 2, .end = 3, .source = 1},
+                                      {.splice = mixed, .begin = 0, .end = 3}};
+  const ResidualStates states = run(segments, {.keep = {{2, 3}, {3, 3}, {1, 3}}, .observe = {}});
+  expect_same(states.at({2, 3}), states.at({3, 3}));
+  EXPECT_FALSE(std::ranges::equal(states.at({1, 3}).span<float>(), states.at({3, 3}).span<float>()));
+  EXPECT_ERROR(states.at({1, 2}), ShapeError, HasSubstr("not kept"));
+}
+
+TEST_F(SegmentsTest, ReadingsComeInOrderAndFitTogether) {
+  std::vector<std::string> order;
+  std::vector<float> residual;
+  const auto observe = [&](const Reading& reading) {
+    order.push_back(fmt::format("{}:{}:{}", reading.segment, reading.layer, static_cast<int>(reading.point)));
+    EXPECT_EQ(reading.values.shape(), Shape({23, 24}));
+    const auto values = reading.values.span<float>();
+    if (reading.point == ReadPoint::kBlockOut) residual.assign(values.begin(), values.end());
+  };
+  const Segment segment{.splice = hybrid_, .begin = 0, .end = 2};
+  const ResidualStates states = run({&segment, 1}, {.keep = {{0, 2}}, .observe = observe});
+  EXPECT_THAT(order, ElementsAre("0:0:0", "0:0:1", "0:0:2", "0:0:3", "0:1:1", "0:1:2", "0:1:3"));
+  EXPECT_TRUE(std::ranges::equal(states.at({0, 2}).span<float>(), residual));
+}
+
+TEST_F(SegmentsTest, LogitsOfAllSourcesChunkByChunk) {
+  const std::vector<Segment> segments{{.splice = target_, .begin = 0, .end = 3},
+                                      {.splice = hybrid_, .begin = 0, .end = 3}};
+  const ResidualStates states = run(segments, {.keep = {{0, 3}, {1, 3}}, .observe = {}});
+  const std::vector<LogitsSource> sources{{&decoder_, states.at({0, 3})}, {&decoder_, states.at({1, 3})}};
+  const auto collect = [&](std::size_t budget, std::int64_t expected_rows) {
+    std::vector<std::vector<float>> all(2);
+    std::int64_t next = 0;
+    for_each_logits_chunk(context_, sources, budget, [&](const LogitsChunk& chunk) {
+      EXPECT_EQ(chunk.begin, next);
+      EXPECT_LE(chunk.end - chunk.begin, expected_rows);
+      next = chunk.end;
+      for (std::size_t i = 0; i < 2; ++i) {
+        const auto values = chunk.logits[i].span<float>();
+        EXPECT_EQ(values.size(), static_cast<std::size_t>((chunk.end - chunk.begin) * 50));
+        EXPECT_EQ(chunk.final_norms[i].size(1), 24);
+        all[i].insert(all[i].end(), values.begin(), values.end());
+      }
+    });
+    EXPECT_EQ(next, 23);
+    return all;
+  };
+  const std::size_t row_bytes = 2 * (24 + 50) * sizeof(float);
+  const auto whole = collect(1 << 30, 23);
+  EXPECT_NE(whole[0], whole[1]);
+  EXPECT_EQ(collect(0, 1), whole);
+  EXPECT_EQ(collect(5 * row_bytes, 5), whole);
+}
+
+TEST_F(SegmentsTest, AnEmptyBatchRuns) {
+  const Segment segment{.splice = target_, .begin = 0, .end = 3};
+  const ResidualStates states =
+      SegmentRunner(context_, decoder_).run({&segment, 1}, TokenBatch(), {.keep = {{0, 3}}, .observe = {}});
+  EXPECT_EQ(states.at({0, 3}).size(0), 0);
+  const LogitsSource source{&decoder_, states.at({0, 3})};
+  for_each_logits_chunk(context_, {&source, 1}, 1024, [](const LogitsChunk&) { ADD_FAILURE() << "no rows"; });
+}
+
+TEST_F(SegmentsTest, IllFormedGraphsAreRefused) {
+  const auto refused = [&](std::vector<Segment> segments, const char* words) {
+    EXPECT_ERROR(run(segments, {}), ShapeError, HasSubstr(words));
+  };
+  refused({{.splice = target_, .begin = 1, .end = 3}}, "reads tokens");
+  refused({{.splice = target_, .begin = 0, .end = 4}}, "layers [0, 4)");
+  refused({{.splice = target_, .begin = 0, .end = 3, .source = 0}}, "source 0");
+  refused({{.splice = uniform_splice(2, {}), .begin = 0, .end = 2}}, "splice of 2 layers");
+  refused({{.splice = target_, .begin = 0, .end = 1}, {.splice = target_, .begin = 2, .end = 3, .source = 0}},
+          "states 0 to 1");
+  const Segment segment{.splice = target_, .begin = 0, .end = 2};
+  EXPECT_ERROR(run({&segment, 1}, {.keep = {{0, 3}}, .observe = {}}), ShapeError, HasSubstr("state 3 of segment 0"));
+}
+
+}  // namespace
+}  // namespace tadapt
