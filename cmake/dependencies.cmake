@@ -49,6 +49,8 @@ target_include_directories(tadapt_dependencies_data SYSTEM INTERFACE ${HDF5_C_IN
 target_link_libraries(tadapt_dependencies_data INTERFACE ${HDF5_C_LIBRARIES} nlohmann_json::nlohmann_json
                       PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::ISAL PkgConfig::XXHASH)
 add_library(tadapt_dependencies_comm INTERFACE)
+# The removed C++ bindings of MPI would want another library.
+target_compile_definitions(tadapt_dependencies_comm INTERFACE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
 target_link_libraries(tadapt_dependencies_comm INTERFACE MPI::MPI_C spdlog::spdlog)
 add_library(tadapt_dependencies_launcher INTERFACE)
 target_link_libraries(tadapt_dependencies_launcher INTERFACE yaml-cpp Boost::program_options spdlog::spdlog)

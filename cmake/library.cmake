@@ -34,3 +34,26 @@ function(tadapt_test folder)
   gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${folder}/"
                        PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
+
+# tadapt_test_program(TARGET SOURCE LIBS <targets>): a program that tests start, in the folder of the test binaries.
+function(tadapt_test_program target source)
+  cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE ${ARG_LIBS})
+endfunction()
+
+# tadapt_mpi_test(NAME TARGET RANKS <counts> [ARGS …] [TIMEOUT s] [LABELS …]): ctest cases NAME_<n> that run TARGET with
+# mpirun, also as root and with more ranks than cores.
+function(tadapt_mpi_test name target)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "RANKS;ARGS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  foreach(ranks IN LISTS ARG_RANKS)
+    add_test(NAME ${name}_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks}
+                                           $<TARGET_FILE:${target}> ${ARG_ARGS})
+    set_tests_properties(${name}_${ranks} PROPERTIES
+      PROCESSORS ${ranks} TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+      ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1")
+  endforeach()
+endfunction()

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -19,6 +20,8 @@
 namespace tadapt {
 namespace {
 constexpr double kEndSeconds = 60;
+// An error that all ranks have in common should be said once: the others wait for the first rank to end them.
+constexpr std::chrono::milliseconds kFirstRankSpeaks{300};
 // How long a rank that gave up on a peer waits for others to say the same before it ends them all.
 constexpr std::chrono::seconds kLastWords{1};
 
@@ -111,6 +114,8 @@ std::string MpiSession::who() const { return state_->who(); }
 int MpiSession::fail(const std::exception& error) noexcept {
   const auto* ours = dynamic_cast<const Error*>(&error);
   const ExitCode code = ours == nullptr ? ExitCode::kInternal : ours->code();
+  std::signal(SIGTERM, SIG_DFL);  // nothing will be saved any more: the launcher's end shall be the end
+  if (state_->rank != 0) std::this_thread::sleep_for(kFirstRankSpeaks);
   fmt::print(stderr, "tadapt: {}: {}\n", who(), error.what());
   std::fflush(nullptr);
   if (state_->size == 1) return static_cast<int>(code);

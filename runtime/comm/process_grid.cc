@@ -34,7 +34,7 @@ std::string nearest_counts(const GridRequest& request) {
   for (int ranks = request.ranks - 1; ranks >= 1 && counts.empty(); --ranks) {
     if (has_grid(request, ranks)) counts.push_back(ranks);
   }
-  const std::int64_t most = request.layers * request.leaves;
+  const std::int64_t most = std::min<std::int64_t>(request.layers * request.leaves, 1 << 20);
   for (int ranks = request.ranks + 1; ranks <= most; ++ranks) {
     if (!has_grid(request, ranks)) continue;
     counts.push_back(ranks);

@@ -1,0 +1,84 @@
+// The communicator's contract under mpirun; every rank runs all checks, the first rank reports.
+#include <string>
+#include <utility>
+
+#include "runtime/comm/mpi_session.h"
+#include "runtime/comm/sum_queue.h"
+#include "tests/comm/communicator_contract.h"
+
+namespace tadapt {
+namespace {
+
+Communicator* world = nullptr;
+MpiSession* session = nullptr;
+
+bool can_sum() { return std::has_single_bit(static_cast<unsigned>(world->size())); }
+
+TEST(Mpi, Gather) { testing::check_gathers(*world); }
+TEST(Mpi, Broadcast) { testing::check_broadcasts(*world); }
+TEST(Mpi, Split) { testing::check_split(*world); }
+
+TEST(Mpi, SessionFacts) {
+  EXPECT_EQ(session->rank(), world->rank());
+  EXPECT_EQ(session->size(), world->size());
+  // mpirun put all ranks on this host.
+  EXPECT_EQ(session->local_rank(), world->rank());
+  EXPECT_EQ(session->local_size(), world->size());
+  for (const auto& host : world->all_gather_text(session->hostname(), "hosts")) EXPECT_EQ(host, session->hostname());
+}
+
+TEST(Mpi, SumsAreTheBalancedTree) {
+  if (!can_sum()) {
+    std::vector<float> values(4);
+    EXPECT_THROW(world->start_sum(testing::view(values), "not a power of two"), ConfigError);
+    return;
+  }
+  testing::check_exact_sum(*world);
+  testing::check_tree_sum(*world, {0, 1, 4097, 16384, 16385, 100'003, 2 * SumQueue::kPieceElements + 1});
+  testing::check_overlapping_sums(*world);
+}
+
+TEST(Mpi, SumsInGroupsBesideEachOther) {
+  if (!can_sum() || world->size() < 4) return;
+  const auto group = world->split(world->rank() / 2, 0, "pairs");
+  testing::check_tree_sum(*group, {70'000});
+  testing::check_overlapping_sums(*group);
+  world->barrier("groups done");
+}
+
+TEST(Mpi, ManySmallOperationsDoNotRunOutOfTags) {
+  const double mine = world->rank();
+  for (int i = 0; i < 70'000 / world->size(); ++i) {
+    ASSERT_EQ(world->all_gather(std::span(&mine, 1), "again")[0], 0.0);
+  }
+}
+
+/// What ranks other than the first print.
+class FailuresOnly : public ::testing::EmptyTestEventListener {
+ public:
+  explicit FailuresOnly(std::string who) : who_(std::move(who)) {}
+  void OnTestPartResult(const ::testing::TestPartResult& result) override {
+    if (result.failed())
+      fmt::print("{}: {}:{}: {}\n", who_, result.file_name(), result.line_number(), result.summary());
+  }
+
+ private:
+  std::string who_;
+};
+
+}  // namespace
+}  // namespace tadapt
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  tadapt::MpiSession session;
+  const auto world = tadapt::make_communicator(session, 60);
+  tadapt::world = world.get();
+  tadapt::session = &session;
+  if (session.rank() != 0) {
+    auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
+    delete listeners.Release(listeners.default_result_printer());
+    listeners.Append(new tadapt::FailuresOnly(session.who()));
+  }
+  return RUN_ALL_TESTS();
+}
