@@ -1,0 +1,109 @@
+#include "launcher/arguments.h"
+
+#include <sstream>
+
+#include "kernels/core/error.h"
+#include "launcher/nearest.h"
+#include "launcher/quoted.h"
+#include "launcher/run_config.h"
+#include "runtime/train/option_table.h"
+
+namespace tadapt {
+namespace {
+
+namespace po = boost::program_options;
+namespace fs = std::filesystem;
+
+std::string help(const CommandSyntax& syntax, const po::options_description& flags) {
+  std::ostringstream text;
+  text << "usage: tadapt-dist " << syntax.usage << "\n\n" << syntax.about << "\n\n" << flags;
+  return text.str();
+}
+
+std::string nearest_flag(const std::string& word, const po::options_description& flags) {
+  std::vector<std::string> names;
+  for (const auto& flag : flags.options()) names.push_back("--" + flag->long_name());
+  return nearest(word, names);
+}
+
+ParsedArguments parse(const CommandSyntax& syntax, const po::options_description& flags,
+                      const std::vector<std::string>& words) {
+  po::options_description all;
+  all.add(flags);
+  po::positional_options_description places;
+  for (const std::string& operand : syntax.operands) {
+    all.add_options()(operand.c_str(), po::value<std::string>());
+    places.add(operand.c_str(), 1);
+  }
+  // Without allow_guessing: a beginning of a flag is no flag.
+  constexpr int kStyle = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+  ParsedArguments arguments;
+  po::store(po::command_line_parser(words).options(all).positional(places).style(kStyle).run(), arguments);
+  return arguments;
+}
+
+}  // namespace
+
+std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, const std::vector<std::string>& words,
+                                               const Process& process) {
+  po::options_description flags("flags", 120, 60);
+  flags.add(syntax.flags).add_options()("help,h", "show this help");
+  const std::string command = syntax.usage.substr(0, syntax.usage.find(' '));
+  try {
+    ParsedArguments arguments = parse(syntax, flags, words);
+    if (arguments.count("help") > 0) {
+      process.print(help(syntax, flags));
+      return std::nullopt;
+    }
+    for (const std::string& operand : syntax.operands) {
+      if (arguments.count(operand) == 0) throw ConfigError("{}: usage: tadapt-dist {}", command, syntax.usage);
+    }
+    return arguments;
+  } catch (const po::unknown_option& error) {
+    throw ConfigError("{}: unknown flag {}; did you mean {}?", command, quoted(error.get_option_name()),
+                      nearest_flag(error.get_option_name(), flags));
+  } catch (const po::too_many_positional_options_error&) {
+    throw ConfigError("{}: more words than expected; usage: tadapt-dist {}", command, syntax.usage);
+  } catch (const po::error& error) {
+    throw ConfigError("{}: {}", command, error.what());
+  }
+}
+
+std::string text_of(const ParsedArguments& arguments, const std::string& name) {
+  return arguments.count(name) == 0 ? "" : arguments[name].as<std::string>();
+}
+
+void add_option_flags(po::options_description& flags, std::span<const OptionFlag> short_forms) {
+  auto add = flags.add_options();
+  add("config", po::value<std::string>()->value_name("FILE"), "configuration; else $TADAPT_CONFIG, else ./tadapt.yaml");
+  add("set", po::value<std::vector<std::string>>()->value_name("KEY=VALUE"),
+      "sets one option of the configuration; may be repeated");
+  for (const auto& [flag, key] : short_forms) {
+    add(flag, po::value<std::string>()->value_name("VALUE"),
+        fmt::format("{}: {}", key, find_option(key)->description).c_str());
+  }
+}
+
+RunOptions options_of(const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
+                      WithoutConfig without_config, const Process& process) {
+  std::vector<Override> overrides;
+  if (arguments.count("set") > 0) {
+    for (const std::string& assignment : arguments["set"].as<std::vector<std::string>>())
+      overrides.push_back(parse_override(assignment));
+  }
+  for (const auto& [flag, key] : short_forms) {
+    if (arguments.count(flag) > 0) overrides.push_back({std::string("--") + flag, key, text_of(arguments, flag)});
+  }
+  std::optional<fs::path> file = find_config(process.files, {.flag = text_of(arguments, "config"),
+                                                             .environment = process.config_variable,
+                                                             .current_directory = process.current_directory});
+  if (!file && without_config == WithoutConfig::kToyPair) {
+    file = bundled_config(process.files, process.executable);
+    process.announce(fmt::format(
+        "*** no configuration (--config, $TADAPT_CONFIG, ./tadapt.yaml): training the bundled toy pair, {} ***",
+        file->string()));
+  }
+  return load_options(process.files, file, overrides, process.current_directory);
+}
+
+}  // namespace tadapt

@@ -1,0 +1,50 @@
+// Flags of one command: parsing with help, and errors that name the nearest flag.
+#pragma once
+
+#include <boost/program_options.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "launcher/process.h"
+#include "runtime/train/run_options.h"
+
+namespace tadapt {
+
+/// What a command understands.
+struct CommandSyntax {
+  std::string usage;  ///< "verify PATH"
+  std::string about;  ///< a sentence or a few
+  boost::program_options::options_description flags{"flags"};
+  std::vector<std::string> operands = {};  ///< names of the words that are no flags, all of them needed
+};
+
+using ParsedArguments = boost::program_options::variables_map;
+
+/// Parses `words`. With --help it prints the help and returns nothing. ConfigError for unknown flags (naming the
+/// nearest), missing values, missing operands, and words too many.
+std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, const std::vector<std::string>& words,
+                                               const Process& process);
+
+/// The text of a flag or operand; empty when it was not given.
+std::string text_of(const ParsedArguments& arguments, const std::string& name);
+
+/// A flag that is short for `--set key=…`.
+struct OptionFlag {
+  const char* flag;  ///< without dashes
+  const char* key;
+};
+
+/// Adds --config, --set and these; their descriptions are the options' own.
+void add_option_flags(boost::program_options::options_description& flags, std::span<const OptionFlag> short_forms);
+
+/// What happens when no configuration is given or found.
+enum class WithoutConfig { kToyPair, kDefaults };
+
+/// The run's options from the configuration, --set and the short forms. With WithoutConfig::kToyPair and no
+/// configuration, the bundled one is taken, and one loud line says so.
+RunOptions options_of(const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
+                      WithoutConfig without_config, const Process& process);
+
+}  // namespace tadapt

@@ -1,0 +1,27 @@
+#include "launcher/artifact.h"
+
+#include "data/activation_cache.h"
+#include "data/checkpoint_manifest.h"
+#include "runtime/capture/capture.h"
+#include "runtime/train/run_directory.h"
+
+namespace tadapt {
+
+ArtifactKind kind_of(FileSystem& files, const std::filesystem::path& path) {
+  if (!files.exists(path)) throw MissingInputError("{}: there is no such path", path.string());
+  const std::pair<const char*, ArtifactKind> marks[] = {{kManifestName, ArtifactKind::kCheckpoint},
+                                                        {kManifestFile, ArtifactKind::kCache},
+                                                        {kRunFile, ArtifactKind::kRun},
+                                                        {"adapters.json", ArtifactKind::kAdapters},
+                                                        {"config.json", ArtifactKind::kModel}};
+  std::string looked_for;
+  for (const auto& [file, kind] : marks) {
+    if (files.exists(path / file)) return kind;
+    looked_for += (looked_for.empty() ? "" : ", ") + std::string(file);
+  }
+  if (files.exists(path / kCapturePlanFile))
+    throw MissingInputError("{}: an unfinished capture: start the same capture again to finish it", path.string());
+  throw DataError("{}: no cache, checkpoint, run, export or model: it holds none of {}", path.string(), looked_for);
+}
+
+}  // namespace tadapt

@@ -1,0 +1,22 @@
+// What kind of thing a path holds: the commands that take any path ask here.
+#pragma once
+
+#include <filesystem>
+
+#include "data/file.h"
+
+namespace tadapt {
+
+enum class ArtifactKind {
+  kCache,       ///< an activation cache
+  kCheckpoint,  ///< one checkpoint
+  kRun,         ///< a run directory
+  kAdapters,    ///< an adapters-only export
+  kModel,       ///< a model directory in Hugging Face layout
+};
+
+/// Told by the file that each kind always has. MissingInputError when the path is not there, DataError naming what was
+/// looked for when it holds none of these.
+ArtifactKind kind_of(FileSystem& files, const std::filesystem::path& path);
+
+}  // namespace tadapt

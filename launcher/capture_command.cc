@@ -1,0 +1,49 @@
+// `tadapt-dist capture`: the activation cache alone.
+#include <fmt/format.h>
+
+#include "launcher/arguments.h"
+#include "launcher/commands.h"
+#include "launcher/run_session.h"
+#include "runtime/train/prepare_cache.h"
+
+namespace tadapt {
+namespace {
+
+constexpr OptionFlag kFlags[] = {{"base", "model.base"},
+                                 {"target", "model.target"},
+                                 {"corpus", "corpus.train"},
+                                 {"out", "cache.dir"},
+                                 {"layers", "run.layers"},
+                                 {"max-tokens", "cache.max_tokens"},
+                                 {"tokens-per-sequence", "cache.tokens_per_sequence"},
+                                 {"drop-first-positions", "cache.drop_first_positions"},
+                                 {"rows", "cache.rows"}};
+
+}  // namespace
+
+int capture_command(const Words& words, const Process& process) {
+  CommandSyntax syntax{
+      .usage = "capture --base DIR --target DIR --corpus FILE --out DIR [FLAG…]",
+      .about =
+          "Runs the target over a corpus and writes, for every chosen layer, what its MLP reads and how\n"
+          "its output differs from the base's. An interrupted capture goes on where it was."};
+  add_option_flags(syntax.flags, kFlags);
+  syntax.flags.add_options()("dry-run", "say rows, shards and exact bytes, and stop");
+  const auto arguments = parse_arguments(syntax, words, process);
+  if (!arguments) return static_cast<int>(ExitCode::kDone);
+
+  const RunOptions options = options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
+  const RunSession session(options, process);
+  const RunEnvironment& environment = session.environment();
+  if (arguments->count("dry-run") > 0) {
+    const CaptureIdentity identity = cache_identity(options, environment.files);
+    environment.print(describe(CacheCapture(options, environment, identity).plan()));
+    return static_cast<int>(ExitCode::kDone);
+  }
+  const bool done = prepare_cache(options, environment) == CaptureOutcome::kDone;
+  const std::string facts = fmt::format("cache={}", options.cache.dir.string());
+  return done ? say_exit(process, ExitCode::kDone, "finished", facts)
+              : say_exit(process, ExitCode::kRequeue, "signal", facts);
+}
+
+}  // namespace tadapt

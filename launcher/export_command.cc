@@ -1,0 +1,67 @@
+// `tadapt-dist export`: trained adapters in forms that others read.
+#include <fmt/format.h>
+
+#include "launcher/arguments.h"
+#include "launcher/artifact.h"
+#include "launcher/commands.h"
+#include "runtime/export/export.h"
+#include "runtime/plan/estimate.h"
+#include "runtime/train/run_directory.h"
+
+namespace tadapt {
+namespace {
+
+namespace fs = std::filesystem;
+namespace po = boost::program_options;
+
+CommandSyntax syntax() {
+  CommandSyntax syntax{
+      .usage = "export PATH --format adapters|authors --out DIR",
+      .about =
+          "Writes the adapters of a run, checkpoint or export. adapters: adapters.safetensors and adapters.json.\n"
+          "authors: a Hugging Face directory of target, base MLPs and adapters together.",
+      .operands = {"PATH"}};
+  auto add = syntax.flags.add_options();
+  add("format", po::value<std::string>()->value_name("FORMAT")->default_value("adapters"), "adapters or authors");
+  add("out", po::value<std::string>()->value_name("DIR"), "a new directory");
+  add("base", po::value<std::string>()->value_name("DIR"), "base model; a run knows its own");
+  add("target", po::value<std::string>()->value_name("DIR"), "target model; a run knows its own");
+  return syntax;
+}
+
+/// The models of the run that `path` is, or those the flags name.
+ModelOptions models_of(const ParsedArguments& arguments, const fs::path& path, const Process& process) {
+  ModelOptions models;
+  if (kind_of(process.files, path) == ArtifactKind::kRun) models = options_of_run(process.files, path).model;
+  if (arguments.count("base") > 0) models.base = process.current_directory / text_of(arguments, "base");
+  if (arguments.count("target") > 0) models.target = process.current_directory / text_of(arguments, "target");
+  if (models.base.empty() || models.target.empty()) throw ConfigError("export: --base and --target are needed");
+  return models;
+}
+
+}  // namespace
+
+int export_command(const Words& words, const Process& process) {
+  const auto arguments = parse_arguments(syntax(), words, process);
+  if (!arguments || process.session.rank() != 0) return static_cast<int>(ExitCode::kDone);
+  const ExportFormat format = parse_export_format(text_of(*arguments, "format"));
+  if (arguments->count("out") == 0) throw ConfigError("export: --out is not given");
+  const fs::path out = process.current_directory / text_of(*arguments, "out");
+  if (process.files.exists(out))
+    throw WriteError("{}: is already there; choose another --out or remove it", out.string());
+
+  const fs::path path = process.current_directory / text_of(*arguments, "PATH");
+  const AdapterBundle bundle = load_adapters(process.files, path, process.announce);
+  std::uint64_t bytes = 0;
+  if (format == ExportFormat::kAdapters) {
+    bytes = export_adapters(process.files, bundle, out);
+  } else {
+    const ModelOptions models = models_of(*arguments, path, process);
+    bytes = export_authors(process.files, bundle, models.base, models.target, out);
+  }
+  process.print(fmt::format("{}: {} layers of step {}, {}", out.string(), bundle.layers.size(), bundle.step,
+                            readable_bytes(static_cast<std::int64_t>(bytes))));
+  return static_cast<int>(ExitCode::kDone);
+}
+
+}  // namespace tadapt

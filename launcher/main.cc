@@ -1,0 +1,30 @@
+// tadapt-dist: makes what every command needs, runs one, and turns a failure into one line and an exit code.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "launcher/cli.h"
+
+namespace {
+
+int run(int count, char** words) {
+  tadapt::MpiSession session;
+  try {
+    tadapt::RealFileSystem files;
+    const tadapt::StopSignals signals;
+    return tadapt::run_cli({words + 1, words + count}, tadapt::this_process(files, session, signals));
+  } catch (const std::exception& error) {
+    return session.fail(error);
+  }
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  try {
+    return run(count, words);
+  } catch (const tadapt::Error& error) {  // MPI did not start
+    fmt::print(stderr, "tadapt: {}\n", error.what());
+    return static_cast<int>(error.code());
+  }
+}

@@ -1,0 +1,28 @@
+// Process: what main hands to every command.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "data/file.h"
+#include "runtime/comm/mpi_session.h"
+#include "runtime/comm/stop_signals.h"
+
+namespace tadapt {
+
+struct Process {
+  FileSystem& files;
+  MpiSession& session;
+  const StopSignals& signals;
+  std::filesystem::path executable;
+  std::filesystem::path current_directory;
+  std::string config_variable;                            ///< $TADAPT_CONFIG; empty: not set
+  std::function<void(const std::string& text)> print;     ///< whole lines on standard output, rank 0 only
+  std::function<void(const std::string& text)> announce;  ///< whole lines on standard error, rank 0 only
+};
+
+/// This process as the operating system describes it.
+Process this_process(FileSystem& files, MpiSession& session, const StopSignals& signals);
+
+}  // namespace tadapt

@@ -1,0 +1,46 @@
+#include "launcher/run_session.h"
+
+#include <algorithm>
+
+namespace tadapt {
+namespace {
+
+/// The "Cpus_allowed_list:" line of this process: its affinity mask.
+std::string affinity_mask(FileSystem& files) {
+  const std::string status = read_text(files, "/proc/self/status");
+  const std::size_t begin = status.find("Cpus_allowed_list:");
+  return begin == status.npos ? "" : status.substr(begin, status.find('\n', begin) - begin);
+}
+
+/// grid.threads, or this rank's part of the cores it shares with the ranks that have the same mask on the same host.
+int threads_of(const RunOptions& options, Communicator& world, const Process& process) {
+  const std::string mine = process.session.hostname() + " " + affinity_mask(process.files);
+  const std::vector<std::string> all = world.all_gather_text(mine, "affinity masks");
+  return options.grid.threads > 0 ? options.grid.threads
+                                  : threads_per_rank(static_cast<int>(std::ranges::count(all, mine)));
+}
+
+/// Longer than the communicator's bound: that one can name the peer.
+double watchdog_seconds(const RunOptions& options) { return 2.0 * options.grid.timeout_seconds + 30.0; }
+
+}  // namespace
+
+RunSession::RunSession(const RunOptions& options, const Process& process)
+    : world_(make_communicator(process.session, options.grid.timeout_seconds)),
+      context_(Context::cpu(threads_of(options, *world_, process))),
+      watchdog_(process.session.who(), watchdog_seconds(options)),
+      environment_{.files = process.files,
+                   .world = *world_,
+                   .context = context_,
+                   .who = process.session.who(),
+                   .print = process.print,
+                   .stop_requested = [&process] { return process.signals.requested(); },
+                   .heartbeat = [this](const std::string& phase) { watchdog_.beat(phase); }} {}
+
+int say_exit(const Process& process, ExitCode code, const std::string& reason, const std::string& facts) {
+  process.print(
+      fmt::format("tadapt: exit={} reason={}{}{}", static_cast<int>(code), reason, facts.empty() ? "" : " ", facts));
+  return static_cast<int>(code);
+}
+
+}  // namespace tadapt
