@@ -36,7 +36,6 @@ std::int64_t MemoryEstimate::total() const {
 MemoryEstimate estimate_memory(const MemoryRequest& request) {
   const std::int64_t layer_parameters = transcoder_parameters(request.width, request.features);
   const std::int64_t parameters = request.layers_in_block * layer_parameters;
-  const std::int64_t rank_tokens = request.batch_tokens / request.data_parallel;
   const std::int64_t leaf_tokens = request.batch_tokens / request.leaves;
   const std::int64_t compute_bytes = bytes_of(request.compute);
   MemoryEstimate estimate;
@@ -44,12 +43,11 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   estimate.master = kFloatBytes * parameters;
   estimate.moments = 2 * kFloatBytes * parameters;
   estimate.gradients = kFloatBytes * parameters;
-  estimate.working_copy = compute_bytes * parameters;
+  estimate.working_copy = compute_bytes * request.layers_in_block * 3 * request.width * request.features;
   estimate.leaf_buffers = leaf_joiner_bytes(layer_parameters, request.leaves / request.data_parallel);
-  // Of one leaf: x and Δ, the reconstruction and its cotangent [T,D]; features and their cotangent [T,F]. All fp32.
-  estimate.batch = kFloatBytes * leaf_tokens * (4 * request.width + 2 * request.features) +
-                   request.layers_in_block * rank_tokens * request.row_bytes;
-  estimate.loader = 2 * request.layers_in_block * request.window_tokens * request.row_bytes;
+  estimate.batch = kFloatBytes * leaf_tokens * (2 * request.features + request.width);
+  estimate.loader = request.layers_in_block * request.row_bytes * (request.batch_tokens + 2 * request.window_tokens) /
+                    request.data_parallel;
   return estimate;
 }
 

@@ -40,16 +40,16 @@ struct MemoryRequest {
   std::int64_t frozen_parameters = 0;  ///< held in `compute`; 0 when training from a cache
 };
 
-/// Bytes on one rank.
+/// Bytes on one rank, with n trained layers of p parameters each:
 struct MemoryEstimate {
-  std::int64_t frozen_weights = 0;
-  std::int64_t master = 0;
-  std::int64_t moments = 0;
-  std::int64_t gradients = 0;
-  std::int64_t working_copy = 0;
-  std::int64_t leaf_buffers = 0;  ///< gradients of one layer's leaves on their way through the tree
-  std::int64_t batch = 0;         ///< x, Δ, features and their gradients of one layer and leaf, rows of one step
-  std::int64_t loader = 0;        ///< two windows of cached rows of the rank's layers
+  std::int64_t frozen_weights = 0;  ///< in `compute`
+  std::int64_t master = 0;          ///< 4np
+  std::int64_t moments = 0;         ///< 8np
+  std::int64_t gradients = 0;       ///< 4np
+  std::int64_t working_copy = 0;    ///< n packed W_enc, W_dec and W_dec transposed, in `compute`
+  std::int64_t leaf_buffers = 0;    ///< one layer's gradients of leaves on their way through the tree
+  std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
+  std::int64_t loader = 0;          ///< this rank's rows of the batch in use and of two windows beyond it
   std::int64_t total() const;
   std::string to_string() const;  ///< one line, largest unit first
 };
