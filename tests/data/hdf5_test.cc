@@ -158,7 +158,9 @@ TEST(Hdf5ImageTest, OverheadDependsOnChunkCountsOnly) {
   for (const std::int64_t chunks : {1, 2, 63, 64, 65, 130, 700}) {
     const std::size_t smallest = overhead(chunks, 1, 1, 0);
     EXPECT_EQ(overhead(chunks, 8, 24, 0), smallest) << chunks;
-    if (chunks > 1) EXPECT_EQ(overhead(chunks, 13, 7, 12), smallest) << chunks;
+    if (chunks > 1) {
+      EXPECT_EQ(overhead(chunks, 13, 7, 12), smallest) << chunks;
+    }
   }
 }
 
