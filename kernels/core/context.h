@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
+#include <typeindex>
 #include <vector>
 
 #include "kernels/core/tensor.h"
@@ -57,11 +59,20 @@ class Context {
     return {static_cast<T*>(scratch(thread, count * sizeof(T))), count};
   }
 
+  /// What ops keep from call to call (prepared products, handles): one T per context, T{} at first. Not for workers.
+  template <class T>
+  T& state() {
+    std::shared_ptr<void>& slot = states_[std::type_index(typeid(T))];
+    if (!slot) slot = std::make_shared<T>();
+    return *static_cast<T*>(slot.get());
+  }
+
  private:
   Context(Device device, int threads);
   Device device_;
   int threads_;
   std::vector<Buffer> scratch_;
+  std::map<std::type_index, std::shared_ptr<void>> states_;
 };
 
 /// Threads a rank should use: cores in this process's affinity mask divided by the ranks that share it, at least 1.

@@ -9,10 +9,10 @@
 #define TADAPT_DISPATCH(context, op, ...) \
   return (context).device() == ::tadapt::Device::kCuda ? cuda::op(__VA_ARGS__) : cpu::op(__VA_ARGS__)
 #else
-#define TADAPT_DISPATCH(context, op, ...)                                                                         \
-  do {                                                                                                            \
-    if ((context).device() != ::tadapt::Device::kCpu)                                                             \
-      throw ::tadapt::DeviceError(#op ": this build has no {} backend", ::tadapt::name((context).device()));      \
-    return cpu::op(__VA_ARGS__);                                                                                  \
+#define TADAPT_DISPATCH(context, op, ...)                                                                    \
+  do {                                                                                                       \
+    if ((context).device() != ::tadapt::Device::kCpu)                                                        \
+      throw ::tadapt::DeviceError(#op ": this build has no {} backend", ::tadapt::name((context).device())); \
+    return cpu::op(__VA_ARGS__);                                                                             \
   } while (false)
 #endif

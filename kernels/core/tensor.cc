@@ -1,7 +1,5 @@
 #include "kernels/core/tensor.h"
 
-#include <fmt/ranges.h>
-
 namespace tadapt {
 
 std::size_t bytes_per_element(DType dtype) {
@@ -58,7 +56,9 @@ std::int64_t Shape::elements() const {
 }
 
 std::string Shape::to_string() const {
-  return fmt::format("[{}]", fmt::join(sizes_.begin(), sizes_.begin() + rank_, ", "));
+  std::string text = "[";
+  for (int i = 0; i < rank_; ++i) text += (i == 0 ? "" : ", ") + std::to_string((*this)[i]);
+  return text + "]";
 }
 
 Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {

@@ -1,0 +1,109 @@
+#include <cstring>
+#include <map>
+
+#include "kernels/core/convert.h"
+#include "kernels/core/launch.h"
+#include "kernels/matmul.h"
+#include "kernels/tiled_product.h"
+
+namespace tadapt {
+
+struct PackedWeights::Impl {
+  cpu::TiledProduct product;
+  Buffer packed;
+  DType given;  ///< dtype of the weights; float16 is packed by way of float32
+};
+
+PackedWeights::PackedWeights() = default;
+PackedWeights::PackedWeights(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+PackedWeights::PackedWeights(PackedWeights&&) noexcept = default;
+PackedWeights& PackedWeights::operator=(PackedWeights&&) noexcept = default;
+PackedWeights::~PackedWeights() = default;
+
+std::int64_t PackedWeights::outputs() const { return impl_->product.shape().outputs; }
+std::int64_t PackedWeights::inputs() const { return impl_->product.shape().inputs; }
+DType PackedWeights::dtype() const { return impl_->product.shape().compute; }
+Layout PackedWeights::layout() const { return impl_->product.shape().layout; }
+std::size_t PackedWeights::bytes() const { return impl_->packed.bytes(); }
+
+namespace cpu {
+namespace {
+/// What weight_gradient keeps in a context: the products of the shapes seen, and room for one packed right operand.
+struct GradientProducts {
+  static constexpr std::size_t kMost = 64;  ///< leaves of many lengths must not pile up
+
+  std::map<ProductShape, TiledProduct> products;
+  Buffer packed;
+
+  const TiledProduct& of(const ProductShape& shape) {
+    if (const auto found = products.find(shape); found != products.end()) return found->second;
+    if (products.size() == kMost) products.clear();
+    return products.emplace(shape, TiledProduct(shape)).first->second;
+  }
+};
+
+std::byte* bytes_of(const Buffer& buffer) { return static_cast<std::byte*>(buffer.data()); }
+}  // namespace
+
+PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
+  const bool by_output = layout == Layout::kOutputInput;
+  const ProductShape shape{.outputs = weights.size(by_output ? 0 : 1),
+                           .inputs = weights.size(by_output ? 1 : 0),
+                           .compute = compute,
+                           .layout = layout,
+                           .source = weights.dtype() == DType::kFloat16 ? DType::kFloat32 : weights.dtype()};
+  TiledProduct product(shape);
+  Buffer packed(context.device(), product.packed_bytes());
+  PackedWeights result(std::make_unique<PackedWeights::Impl>(std::move(product), std::move(packed), weights.dtype()));
+  cpu::repack_weights(context, weights, result);
+  return result;
+}
+
+void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed) {
+  PackedWeights::Impl& impl = packed.impl();
+  require_shape(weights.dtype() == impl.given, "repack_weights: weights are {}, were packed from {}",
+                name(weights.dtype()), name(impl.given));
+  if (impl.given != DType::kFloat16) return impl.product.pack(context, weights, bytes_of(impl.packed));
+  const Buffer widened(context.device(), DType::kFloat32, weights.shape());
+  convert_elements(weights, widened.tensor());
+  impl.product.pack(context, widened.tensor(), bytes_of(impl.packed));
+}
+
+void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
+            const Tensor& y) {
+  const PackedWeights::Impl& impl = weights.impl();
+  impl.product.run(context, {.rows = x.size(0),
+                             .load = [&](std::int64_t begin, std::int64_t count,
+                                         void* room) { return load_row_tile(impl.product, x, begin, count, room); },
+                             .packed = bytes_of(impl.packed),
+                             .bias = bias.empty() ? nullptr : bias.span<float>().data(),
+                             .epilogue = epilogue,
+                             .y = y.span<float>().data()});
+}
+
+void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute, const Tensor& gradient) {
+  if (gradient.elements() == 0) return;
+  if (left.size(0) == 0) {
+    std::memset(gradient.data(), 0, gradient.bytes());
+    return;
+  }
+  // The tokens are what is summed over: a product whose rows are left's columns, its weights right's.
+  auto& kept = context.state<GradientProducts>();
+  const TiledProduct& product = kept.of({.outputs = right.size(1),
+                                         .inputs = right.size(0),
+                                         .compute = compute,
+                                         .layout = Layout::kInputOutput,
+                                         .source = right.dtype()});
+  if (kept.packed.bytes() < product.packed_bytes()) kept.packed = Buffer(context.device(), product.packed_bytes());
+  product.pack(context, right, bytes_of(kept.packed));
+  product.run(context, {.rows = left.size(1),
+                        .load = [&](std::int64_t begin, std::int64_t count,
+                                    void* room) { return load_column_tile(product, left, begin, count, room); },
+                        .packed = bytes_of(kept.packed),
+                        .bias = nullptr,
+                        .epilogue = Epilogue::kNone,
+                        .y = gradient.span<float>().data()});
+}
+
+}  // namespace cpu
+}  // namespace tadapt
