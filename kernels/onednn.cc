@@ -46,6 +46,11 @@ dnnl::memory::data_type onednn_type(DType dtype) {
 }
 }  // namespace cpu
 
+std::string product_library() {
+  const dnnl_version_t* version = dnnl_version();
+  return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
+}
+
 std::string effective_instruction_set() {
   cpu::avoid_unusable_amx();
   switch (dnnl::get_effective_cpu_isa()) {

@@ -113,10 +113,11 @@ FaithfulnessReport evaluate_faithfulness(Context& context, Communicator& world, 
   };
   const std::int64_t sequences = corpus.size();
   for (std::int64_t i = world.rank(); i < sequences; i += world.size()) {
-    const auto ids = corpus.sequence(i);
-    if (batch.tokens() > 0 && batch.tokens() + static_cast<std::int64_t>(ids.size()) > options.batch_tokens) flush();
-    batch.append(ids);
-    response_starts.push_back(corpus.response_start(i));
+    const TokenSequence sequence = corpus.sequence(i);
+    const auto length = static_cast<std::int64_t>(sequence.ids.size());
+    if (batch.tokens() > 0 && batch.tokens() + length > options.batch_tokens) flush();
+    batch.append(sequence.ids);
+    response_starts.push_back(sequence.response_start);
   }
   flush();
 

@@ -32,7 +32,7 @@ class Checkpointer {
   Checkpointer(FileSystem& files, Communicator& world, const ProcessGrid& grid, CheckpointPlan plan);
 
   /// Writes, verifies, then prunes older ones. A failure on any rank fails on all. Collective. Returns the path.
-  std::string save(std::int64_t step, const std::vector<Trainee>& trainees, const ParameterStore& store,
+  std::string save(std::int64_t step, std::vector<Trainee>& trainees, const ParameterStore& store,
                    const AdamWState& optimiser);
 
   /// Puts the newest checkpoint that verifies into this rank's trainees; the step it was taken at, 0 when there is
@@ -41,9 +41,10 @@ class Checkpointer {
                        const std::function<void(const std::string&)>& warn);
 
  private:
-  std::vector<PartRecord> write_parts(CheckpointWriter& writer, const std::vector<Trainee>& trainees,
+  std::vector<PartRecord> write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
                                       const ParameterStore& store, const AdamWState& optimiser) const;
   nlohmann::json state(std::int64_t step) const;
+  void require_same_run(const CheckpointInfo& checkpoint, const std::function<void(const std::string&)>& warn) const;
 
   FileSystem& files_;
   Communicator& world_;

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "data/chat_format.h"
 #include "kernels/core/tensor.h"
 
 namespace tadapt {
 
 enum class RowFormat { kBFloat16, kFloat32, kInt8 };
-enum class ChatFormat { kDeepseek, kQwen, kPlain };
 enum class RowOrder { kWindow, kGlobal };
 enum class SparsityScale { kRelative, kAbsolute };
 

@@ -56,22 +56,23 @@ Trainer::Trainer(TrainerParts parts, std::int64_t total_steps)
                 .weight_decay = parts.options.optim.weight_decay,
                 .clip_norm = parts.options.optim.clip_norm},
       leaf_tokens_(parts.options.train.batch_tokens / parts.options.train.reduction_leaves),
-      pass_(parts.context.device(), leaf_tokens_, largest_shape(parts.trainees)) {
+      pass_(parts.environment.context.device(), leaf_tokens_, largest_shape(parts.trainees)) {
   for (const int layer : parts.grid.layers()) names_.push_back(trainee_name(layer));
 }
 
 TrainingOutcome Trainer::run(std::int64_t first_step) {
   const std::int64_t batch_tokens = parts_.options.train.batch_tokens;
   Progress progress("train", "tokens", total_steps_ * batch_tokens, first_step * batch_tokens,
-                    parts_.options.log.every_seconds, parts_.events.print);
+                    parts_.options.log.every_seconds, parts_.environment.print);
   for (Trainee& trainee : parts_.trainees) {
     const auto index = static_cast<std::size_t>(&trainee - parts_.trainees.data());
-    trainee.adapter->prepare(parts_.context, parts_.store.master_views(index));
+    trainee.adapter->prepare(parts_.environment.context, parts_.store.master_views(index));
   }
-  TrainingOutcome outcome{.step = first_step};
+  TrainingOutcome outcome;
+  outcome.step = first_step;
   std::int64_t saved_step = -1;
   while (outcome.step < total_steps_ && !stop_) {
-    parts_.events.heartbeat(fmt::format("step {}", outcome.step + 1));
+    parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
     StepMetrics metrics;
     train_step(outcome.step, metrics);
     ++outcome.step;
@@ -87,7 +88,7 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
                             .tokens_per_second = progress.rate(),
                             .data_stall_seconds = parts_.loader.stall_seconds(),
                             .checkpoint_seconds = checkpoint_seconds_,
-                            .ranks = parts_.world.size()});
+                            .ranks = parts_.environment.world.size()});
     }
   }
   if (saved_step < 0 && first_step < total_steps_) outcome.checkpoint = save(outcome.step);
@@ -96,7 +97,7 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
 }
 
 void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
-  const ActivationBatch batch = parts_.loader.next();
+  const ActivationBatch& batch = parts_.loader.next();
   std::vector<Work> work(parts_.trainees.size());
   for (std::size_t i = 0; i < work.size(); ++i) {
     backward(i, batch, work[i]);
@@ -116,7 +117,7 @@ void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
       bad_tensors.push_back(static_cast<int>(shared[first + kRankFields + place * kFields + kBadTensor]));
     }
   }
-  require_finite(metrics, bad_tensors, batch.first_sample);
+  require_finite(metrics, bad_tensors);
 }
 
 void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& work) {
@@ -125,7 +126,7 @@ void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& wo
   const ParameterGroup& layout = parts_.store.group(index);
   const Tensor gradient = parts_.store.gradient(index);
   const ParameterTensors masters = parts_.store.master_views(index);
-  const auto& [x, delta] = batch.layer(trainee.layer);
+  const auto& [x, delta] = batch.layers.at(index);
   std::vector<double> square_errors, weighted_activations;
   joiner_.start(gradient.span<float>());
   for (std::int64_t begin = 0; begin < x.size(0); begin += leaf_tokens_) {
@@ -133,13 +134,13 @@ void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& wo
     // Padding between spans is part of the exchange and must be as zero as the store's own.
     std::ranges::fill(slot, 0.0f);
     const LocalLossValue value = pass_.value_and_gradient(
-        parts_.context, *trainee.adapter, trainee.loss, x.rows(begin, begin + leaf_tokens_),
+        parts_.environment.context, *trainee.adapter, trainee.loss, x.rows(begin, begin + leaf_tokens_),
         delta.rows(begin, begin + leaf_tokens_), masters, layout, Tensor::of(slot, {gradient.elements()}));
-    joiner_.push(parts_.context);
+    joiner_.push(parts_.environment.context);
     square_errors.push_back(value.square_error);
     weighted_activations.push_back(value.weighted_activations);
   }
-  joiner_.finish(parts_.context);
+  joiner_.finish(parts_.environment.context);
   work.value = {join_leaves(square_errors), join_leaves(weighted_activations)};
   trace("exchange-started", index);
   work.exchange = parts_.group.start_sum(gradient, fmt::format("gradient of {}", trainee.name));
@@ -151,20 +152,20 @@ void Trainer::finish(std::size_t index, std::int64_t step, Work& work) {
   Trainee& trainee = parts_.trainees[index];
   const Tensor counts = statistic_views(parts_.store.group(index), parts_.store.gradient(index))[kActiveCounts];
   for (const float count : counts.span<float>()) work.active_pairs += count;
-  work.update = parts_.optimiser.update(parts_.context, parts_.store, index, settings_, schedule_.at(step), step);
+  work.update = parts_.optimiser.update(parts_.environment.context, parts_.store, index, settings_, schedule_.at(step), step);
   if (!work.update.finite) {
     work.bad_tensor = first_non_finite_tensor(index);
     return;
   }
   trainee.count_activity(counts.span<float>(), parts_.options.train.batch_tokens);
-  trainee.adapter->prepare(parts_.context, parts_.store.master_views(index));
+  trainee.adapter->prepare(parts_.environment.context, parts_.store.master_views(index));
   trace("updated", index);
 }
 
 std::vector<double> Trainer::share(std::int64_t step, const std::vector<Work>& work) {
   // The first block has the most layers, so this many fields serve every rank.
   std::vector<double> mine(kRankFields + kFields * parts_.grid.layers_of_block(0).size(), 0.0);
-  mine[kStopField] = parts_.events.stop_requested() ? 1.0 : 0.0;
+  mine[kStopField] = parts_.environment.stop_requested() ? 1.0 : 0.0;
   for (std::size_t i = 0; i < work.size(); ++i) {
     double* fields = &mine[kRankFields + i * kFields];
     fields[kSquareError] = work[i].value.square_error;
@@ -174,7 +175,7 @@ std::vector<double> Trainer::share(std::int64_t step, const std::vector<Work>& w
     fields[kDeadShare] = parts_.trainees[i].dead_share(parts_.options.train.dead_after_tokens);
     fields[kBadTensor] = work[i].bad_tensor;
   }
-  return parts_.world.all_gather(mine, fmt::format("metrics of step {}", step + 1));
+  return parts_.environment.world.all_gather(mine, fmt::format("metrics of step {}", step + 1));
 }
 
 TraineeMetrics Trainer::combine(const std::vector<double>& shared, int block, std::size_t place,
@@ -204,13 +205,13 @@ int Trainer::first_non_finite_tensor(std::size_t index) {
   const ParameterTensors gradients = parameter_views(parts_.store.group(index), parts_.store.gradient(index));
   for (std::size_t i = 0; i < gradients.entries().size(); ++i) {
     const Tensor& tensor = gradients.entries()[i].tensor;
-    if (first_non_finite(parts_.context, tensor.reshaped({tensor.elements()})) >= 0) return static_cast<int>(i);
+    if (first_non_finite(parts_.environment.context, tensor.reshaped({tensor.elements()})) >= 0) return static_cast<int>(i);
   }
   return -1;
 }
 
-void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors,
-                             std::uint64_t first_sample) const {
+void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const {
+  const std::int64_t end_sample = metrics.step * parts_.options.train.batch_tokens;
   for (std::size_t i = 0; i < metrics.trainees.size(); ++i) {
     const TraineeMetrics& one = metrics.trainees[i];
     if (std::isfinite(one.loss) && std::isfinite(one.gradient_norm)) continue;
@@ -220,15 +221,14 @@ void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>&
             : "the gradient of " + parts_.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
     const std::string message =
         fmt::format("layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
-                    parts_.grid.layers()[i], tensor, metrics.step, first_sample,
-                    first_sample + static_cast<std::uint64_t>(parts_.options.train.batch_tokens) - 1);
-    if (parts_.world.rank() == 0) throw NonFiniteError("{}", message);
+                    parts_.grid.layers()[i], tensor, metrics.step, end_sample - parts_.options.train.batch_tokens, end_sample - 1);
+    if (parts_.environment.world.rank() == 0) throw NonFiniteError("{}", message);
     throw PeerFailure(ExitCode::kNonFinite, message);
   }
 }
 
 void Trainer::evaluate(std::int64_t step) {
-  const std::vector<HeldOutMetrics> metrics = parts_.held_out.evaluate(parts_.context, pass_, parts_.trainees);
+  const std::vector<HeldOutMetrics> metrics = parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.trainees);
   if (parts_.log == nullptr || metrics.empty()) return;
   parts_.log->held_out(step, names_, metrics);
   HeldOutMetrics mean;
@@ -236,12 +236,12 @@ void Trainer::evaluate(std::int64_t step) {
     mean.nmse += one.nmse / static_cast<double>(metrics.size());
     mean.l0 += one.l0 / static_cast<double>(metrics.size());
   }
-  parts_.events.print(fmt::format("step {}: held-out NMSE {:.4f}, L0 {:.2f}", step, mean.nmse, mean.l0));
+  parts_.environment.print(fmt::format("step {}: held-out NMSE {:.4f}, L0 {:.2f}", step, mean.nmse, mean.l0));
 }
 
 std::string Trainer::save(std::int64_t step) {
   const auto start = std::chrono::steady_clock::now();
-  parts_.events.heartbeat(fmt::format("checkpoint of step {}", step));
+  parts_.environment.heartbeat(fmt::format("checkpoint of step {}", step));
   try {
     const std::string path = parts_.checkpointer.save(step, parts_.trainees, parts_.store, parts_.optimiser);
     failed_saves_ = 0;
@@ -253,8 +253,8 @@ std::string Trainer::save(std::int64_t step) {
     if (final_save || error.code() != ExitCode::kCannotWrite ||
         ++failed_saves_ > parts_.options.checkpoint.failures_allowed)
       throw;
-    if (parts_.world.rank() == 0)
-      parts_.events.print(fmt::format("WARNING: checkpoint of step {} failed ({} of {} allowed in a row): {}", step,
+    if (parts_.environment.world.rank() == 0)
+      parts_.environment.print(fmt::format("WARNING: checkpoint of step {} failed ({} of {} allowed in a row): {}", step,
                                       failed_saves_, parts_.options.checkpoint.failures_allowed, error.what()));
     return {};
   }
@@ -271,7 +271,7 @@ void Trainer::log_step(const StepMetrics& metrics, Progress& progress) {
 }
 
 void Trainer::trace(const char* what, std::size_t index) const {
-  if (parts_.events.trace) parts_.events.trace(what, parts_.trainees[index].name);
+  if (parts_.trace) parts_.trace(what, parts_.trainees[index].name);
 }
 
 }  // namespace tadapt

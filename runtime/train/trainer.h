@@ -17,19 +17,11 @@
 #include "runtime/train/held_out.h"
 #include "runtime/train/metrics.h"
 #include "runtime/train/progress.h"
+#include "runtime/train/run_environment.h"
 #include "runtime/train/run_options.h"
 #include "runtime/train/trainee.h"
 
 namespace tadapt {
-
-/// What a run tells to the outside and asks of it; called on the training thread.
-struct TrainerEvents {
-  std::function<void(const std::string& line)> print;  ///< log lines, rank 0 only
-  std::function<bool()> stop_requested;                ///< looked at once a step
-  std::function<void(const std::string& phase)> heartbeat;
-  /// For tests: "backward", "exchange-started", "exchange-joined", "updated", with the trainee's name.
-  std::function<void(const char* what, const std::string& trainee)> trace;
-};
 
 /// Why run() returned.
 struct TrainingOutcome {
@@ -40,8 +32,6 @@ struct TrainingOutcome {
 
 /// One rank's part of a run. Everything is owned by others and outlives it.
 struct TrainerParts {
-  Context& context;
-  Communicator& world;
   Communicator& group;  ///< the ranks that hold the same layers
   const ProcessGrid& grid;
   const RunOptions& options;
@@ -53,7 +43,9 @@ struct TrainerParts {
   HeldOut& held_out;
   Checkpointer& checkpointer;
   MetricsLog* log;  ///< rank 0's; null elsewhere
-  const TrainerEvents& events;
+  const RunEnvironment& environment;
+  /// For tests: "backward", "exchange-started", "exchange-joined", "updated", with the trainee's name; may be empty.
+  std::function<void(const char* what, const std::string& trainee)> trace = {};
 };
 
 class Trainer {
@@ -73,8 +65,7 @@ class Trainer {
   std::vector<double> share(std::int64_t step, const std::vector<Work>& work);
   TraineeMetrics combine(const std::vector<double>& shared, int block, std::size_t place, const LocalLoss& loss) const;
   int first_non_finite_tensor(std::size_t index);
-  void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors,
-                      std::uint64_t first_sample) const;
+  void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const;
   void evaluate(std::int64_t step);
   std::string save(std::int64_t step);
   void log_step(const StepMetrics& metrics, Progress& progress);

@@ -1,0 +1,31 @@
+// The run directory: who may use it, and with which options it was made.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "data/file.h"
+#include "runtime/train/run_options.h"
+
+namespace tadapt {
+
+/// File in a run directory that holds the options it was made with.
+inline constexpr char kRunFile[] = "run.json";
+
+/// Takes the directory for this job: makes it, locks it (WriteError naming the holder when another job has it), and
+/// compares its options: ConfigError naming every key that differs and may not. Writes run.json when it is new.
+/// One rank calls this; the lock lasts as long as the result.
+std::unique_ptr<FileLock> open_run_directory(FileSystem& files, const RunOptions& options, const std::string& holder);
+
+/// The options a run directory was made with; MissingInputError when it is none.
+RunOptions options_of_run(FileSystem& files, const std::filesystem::path& run_dir);
+
+/// Where the run's activation cache lies.
+std::filesystem::path cache_directory(const RunOptions& options);
+
+/// 16 hexadecimal digits of what a run's results depend on (config_json).
+std::string config_hash(const RunOptions& options);
+
+}  // namespace tadapt

@@ -1,0 +1,112 @@
+#include "runtime/train/run_shape.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "runtime/plan/grid_cost.h"
+
+namespace tadapt {
+namespace {
+
+constexpr int kReadingThreads = 2;
+
+/// Bytes of x and Δ of one token and layer in the loader's memory.
+std::int64_t row_bytes(const RunOptions& options, const RunShape& shape) {
+  return 2 * shape.width * (options.cache.rows == RowFormat::kBFloat16 ? 2 : 4);
+}
+
+}  // namespace
+
+RunShape run_shape(const RunOptions& options, const CacheFormat& format,
+                   const std::vector<std::int64_t>& rows_per_shard) {
+  RunShape shape{.layers = format.layers, .width = format.width};
+  const auto shards = static_cast<std::int64_t>(rows_per_shard.size());
+  const std::int64_t training_shards = std::max<std::int64_t>(std::min<std::int64_t>(1, shards),
+                                                              shards - options.cache.held_out_shards);
+  const auto border = rows_per_shard.begin() + training_shards;
+  shape.train_rows = std::accumulate(rows_per_shard.begin(), border, std::int64_t{0});
+  shape.held_out_rows =
+      std::min(options.train.held_out_tokens, std::accumulate(border, rows_per_shard.end(), std::int64_t{0}));
+  if (shape.train_rows == 0)
+    throw ConfigError("cache.held_out_shards: of {} shards, no row is left to train on", shards);
+  shape.steps = options.train.steps > 0
+                    ? options.train.steps
+                    : std::max<std::int64_t>(1, std::llround(options.train.epochs * static_cast<double>(shape.train_rows) /
+                                                             static_cast<double>(options.train.batch_tokens)));
+  return shape;
+}
+
+RunShape run_shape(const RunOptions& options, const CacheManifest& manifest) {
+  std::vector<std::int64_t> rows;
+  for (const CacheShard& shard : manifest.shards) rows.push_back(shard.rows);
+  return run_shape(options, manifest.format, rows);
+}
+
+ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks) {
+  const GridShape chosen = choose_grid({.ranks = ranks,
+                                        .layers = static_cast<int>(shape.layers.size()),
+                                        .leaves = options.train.reduction_leaves,
+                                        .layer_blocks = options.grid.layer_blocks,
+                                        .data_parallel = options.grid.data_parallel},
+                                       {.layers = static_cast<int>(shape.layers.size()),
+                                        .width = shape.width,
+                                        .features = options.adapter.features,
+                                        .batch_tokens = options.train.batch_tokens},
+                                       MachineRates{});
+  return ProcessGrid(chosen, shape.layers);
+}
+
+MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
+  return estimate_memory({.width = shape.width,
+                          .features = options.adapter.features,
+                          .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
+                          .data_parallel = grid.data_parallel(),
+                          .leaves = options.train.reduction_leaves,
+                          .batch_tokens = options.train.batch_tokens,
+                          .window_tokens = options.train.window_tokens,
+                          .row_bytes = row_bytes(options, shape),
+                          .compute = options.train.compute});
+}
+
+DataOrder data_order(const RunOptions& options, const RunShape& shape) {
+  return options.train.order == RowOrder::kGlobal
+             ? DataOrder::global(shape.train_rows, options.train.seed)
+             : DataOrder::window(shape.train_rows, options.train.window_tokens, options.train.seed);
+}
+
+LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid, int rank, std::int64_t first_step) {
+  const std::int64_t share = options.train.batch_tokens / grid.data_parallel();
+  const std::int64_t place = grid.index_of(rank);
+  return {.layers = grid.layers_of_block(grid.block_of(rank)),
+          .slice = {.batch_rows = options.train.batch_tokens,
+                    .slice_begin = place * share,
+                    .slice_end = (place + 1) * share,
+                    .first_sample = first_step * options.train.batch_tokens},
+          .threads = kReadingThreads};
+}
+
+std::string describe(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
+  const std::int64_t checkpoint = checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.width, options.adapter.features);
+  const double epochs = static_cast<double>(shape.steps * options.train.batch_tokens) / static_cast<double>(shape.train_rows);
+  return fmt::format(
+      "train: {} layers of width {}, {} features each, {} trainable parameters\n"
+      "train: {} steps of {} tokens = {:.2f} epochs of {} rows, {} rows held out\n"
+      "train: {} rank{}: {}\n"
+      "train: memory per rank: {}\n"
+      "train: checkpoints: {} each, {} at most on disk",
+      shape.layers.size(), shape.width, options.adapter.features,
+      static_cast<std::int64_t>(shape.layers.size()) * transcoder_parameters(shape.width, options.adapter.features),
+      shape.steps, options.train.batch_tokens, epochs, shape.train_rows, shape.held_out_rows, grid.ranks(),
+      grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), run_memory(options, shape, grid).to_string(),
+      readable_bytes(checkpoint), readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)));
+}
+
+std::string manifest_hash(const CacheManifest& manifest) {
+  const std::string text = to_json(manifest);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
+}  // namespace tadapt

@@ -1,0 +1,44 @@
+// The sizes of a run: rows, steps, grid; known before anything is allocated, also for --dry-run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/activation_cache.h"
+#include "data/activation_loader.h"
+#include "runtime/comm/process_grid.h"
+#include "runtime/plan/estimate.h"
+#include "runtime/train/run_options.h"
+
+namespace tadapt {
+
+struct RunShape {
+  std::vector<int> layers;          ///< trained, ascending
+  std::int64_t width = 0;           ///< D
+  std::int64_t train_rows = 0;      ///< N, an epoch: all shards but the held-out ones
+  std::int64_t held_out_rows = 0;   ///< looked at per evaluation; they follow the training rows
+  std::int64_t steps = 0;
+};
+
+/// From the rows of each shard of a cache that exists or is planned. The last cache.held_out_shards shards are held out,
+/// but never all of them. ConfigError when no row is left to train on.
+RunShape run_shape(const RunOptions& options, const CacheFormat& format, const std::vector<std::int64_t>& rows_per_shard);
+RunShape run_shape(const RunOptions& options, const CacheManifest& manifest);
+
+/// The grid asked for, or the cheapest one; ConfigError naming the nearest usable rank counts when there is none.
+ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks);
+
+/// Memory of the rank with most layers while training from a cache.
+MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid);
+
+DataOrder data_order(const RunOptions& options, const RunShape& shape);
+LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid, int rank, std::int64_t first_step);
+
+/// Layers, steps, grid, memory and disk in a few lines.
+std::string describe(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid);
+
+/// 16 hexadecimal digits of a manifest: which cache a checkpoint was trained on.
+std::string manifest_hash(const CacheManifest& manifest);
+
+}  // namespace tadapt

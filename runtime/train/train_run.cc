@@ -1,0 +1,144 @@
+#include "runtime/train/train_run.h"
+
+#include <cmath>
+#include <memory>
+
+#include "kernels/matmul.h"
+#include "runtime/loss/loss.h"
+#include "runtime/plan/estimate.h"
+#include "runtime/plan/grid_cost.h"
+#include "runtime/train/agreement.h"
+#include "runtime/train/option_table.h"
+#include "runtime/train/prepare_cache.h"
+#include "runtime/train/run_directory.h"
+#include "runtime/train/run_shape.h"
+
+namespace tadapt {
+namespace {
+
+/// s of a layer; a layer whose MLP fine-tuning did not change has nothing to learn.
+double delta_scale(const CacheManifest& manifest, std::size_t place) {
+  const double square = manifest.layers.at(place).scale_square;
+  if (square > 0.0) return std::sqrt(square);
+  throw ConfigError("layer {}: base and target MLP give the same output on every cached row; leave it out of run.layers",
+                    manifest.format.layers[place]);
+}
+
+std::vector<LocalLoss> losses_of(const RunOptions& options, const ActivationCacheReader& cache,
+                                 const std::vector<int>& layers) {
+  std::vector<LocalLoss> losses;
+  for (const int layer : layers) {
+    const double scale = delta_scale(cache.manifest(), cache.layer_index(layer));
+    const bool relative = options.loss.sparsity_scale == SparsityScale::kRelative;
+    losses.push_back({.delta_scale = scale,
+                      .sparsity = relative ? options.loss.sparsity / scale : options.loss.sparsity,
+                      .batch_tokens = options.train.batch_tokens});
+  }
+  return losses;
+}
+
+std::vector<Trainee> make_trainees(const RunOptions& options, const ProcessGrid& grid, int rank,
+                                   const std::vector<LocalLoss>& losses, std::int64_t width) {
+  std::vector<Trainee> trainees;
+  for (const int layer : grid.layers_of_block(grid.block_of(rank))) {
+    const auto place = static_cast<std::size_t>(std::ranges::find(grid.layers(), layer) - grid.layers().begin());
+    trainees.push_back(
+        {.name = trainee_name(layer),
+         .layer = layer,
+         .seed = options.train.seed,
+         .loss = losses[place],
+         .adapter = make_adapter(options.adapter.type, {width, options.adapter.features}, options.train.compute),
+         .tokens_since_active = std::vector<std::int64_t>(static_cast<std::size_t>(options.adapter.features), 0)});
+  }
+  return trainees;
+}
+
+std::vector<ParameterGroupSpec> group_specs(const std::vector<Trainee>& trainees) {
+  std::vector<ParameterGroupSpec> specs;
+  for (const Trainee& trainee : trainees) specs.push_back(trainee.adapter->parameters(trainee.name));
+  return specs;
+}
+
+nlohmann::json provenance(const RunOptions& options, const ActivationCacheReader& cache) {
+  nlohmann::json layer_scales = nlohmann::json::object();
+  for (std::size_t i = 0; i < cache.manifest().format.layers.size(); ++i)
+    layer_scales[std::to_string(cache.manifest().format.layers[i])] = cache.manifest().layers[i].scale_square;
+  return {{"config", config_json(options)},
+          {"config_hash", config_hash(options)},
+          {"base", cache.manifest().provenance.at("base")},
+          {"target", cache.manifest().provenance.at("target")},
+          {"cache", manifest_hash(cache.manifest())},
+          {"delta_scale_square", layer_scales},
+          {"adapter_type", options.adapter.type},
+          {"seed", options.train.seed},
+          {"instruction_set", effective_instruction_set()},
+          {"versions", {{"tadapt", TADAPT_VERSION}, {"products", product_library()}}}};
+}
+
+}  // namespace
+
+TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& environment) {
+  require_cached_source(find_objective(options.train.objective));
+  std::unique_ptr<FileLock> lock;
+  on_rank_zero(environment.world, [&] {
+    lock = open_run_directory(environment.files, options, environment.who);
+    return std::string();
+  });
+  if (prepare_cache(options, environment) == CaptureOutcome::kStopped) return {};
+
+  std::unique_ptr<ActivationCacheReader> cache;
+  RunShape shape;
+  std::vector<LocalLoss> losses;
+  agree(environment.world, [&] {
+    cache = std::make_unique<ActivationCacheReader>(environment.files, cache_directory(options));
+    shape = run_shape(options, cache->manifest());
+    losses = losses_of(options, *cache, cache->manifest().format.layers);
+  });
+  std::unique_ptr<ProcessGrid> grid;
+  agree(environment.world, [&] { grid = std::make_unique<ProcessGrid>(run_grid(options, shape, environment.world.size())); });
+  environment.print(describe(options, shape, *grid));
+
+  const int rank = environment.world.rank();
+  const auto group = environment.world.split(grid->block_of(rank), rank, "data-parallel groups");
+  std::vector<Trainee> trainees = make_trainees(options, *grid, rank, losses, shape.width);
+  ParameterStore store(environment.context.device(), group_specs(trainees));
+  AdamWState optimiser(environment.context.device(), store);
+  Checkpointer checkpointer(environment.files, environment.world, *grid,
+                            {.run_dir = options.dir,
+                             .keep = options.checkpoint.keep,
+                             .batch_tokens = options.train.batch_tokens,
+                             .train_rows = shape.train_rows,
+                             .provenance = provenance(options, *cache)});
+  for (std::size_t i = 0; i < trainees.size(); ++i)
+    trainees[i].adapter->initialise(store.master_views(i), trainees[i].seed, trainees[i].layer);
+  const std::int64_t first_step = checkpointer.restore(trainees, store, optimiser, environment.print);
+  if (first_step > 0) environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
+  if (first_step >= shape.steps) {
+    environment.print(fmt::format("already finished: {} steps", first_step));
+    return {.finished = true, .step = first_step, .checkpoint = {}};
+  }
+
+  ActivationLoader loader(*cache, data_order(options, shape), loader_options(options, *grid, rank, first_step));
+  HeldOut held_out(*cache, environment.world, *grid, {shape.train_rows, shape.train_rows + shape.held_out_rows},
+                   options.train.batch_tokens / options.train.reduction_leaves);
+  std::unique_ptr<MetricsLog> log;
+  agree(environment.world, [&] {
+    if (rank == 0) log = std::make_unique<MetricsLog>(environment.files, options.dir, first_step);
+  });
+  Trainer trainer({.group = *group,
+                   .grid = *grid,
+                   .options = options,
+                   .losses = losses,
+                   .trainees = trainees,
+                   .store = store,
+                   .optimiser = optimiser,
+                   .loader = loader,
+                   .held_out = held_out,
+                   .checkpointer = checkpointer,
+                   .log = log.get(),
+                   .environment = environment},
+                  shape.steps);
+  return trainer.run(first_step);
+}
+
+}  // namespace tadapt
