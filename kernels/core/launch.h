@@ -49,4 +49,12 @@ void parallel_blocks(const Context& context, std::int64_t count, std::int64_t gr
   });
 }
 
+/// Elements that are worth a thread's while in ops that go over memory once.
+inline constexpr std::int64_t kElementsPerBlock = 32768;
+
+/// Rows of `columns` elements that make up about kElementsPerBlock.
+inline std::int64_t rows_per_block(std::int64_t columns) {
+  return columns >= kElementsPerBlock ? 1 : kElementsPerBlock / (columns < 1 ? 1 : columns);
+}
+
 }  // namespace tadapt
