@@ -14,6 +14,7 @@
 #include "kernels/core/error.h"
 #include "runtime/comm/exchange_communicator.h"
 #include "runtime/comm/mpi_transport.h"
+#include "runtime/comm/peer_failure.h"
 #include "runtime/comm/progress_engine.h"
 #include "runtime/comm/watchdog.h"
 
@@ -22,7 +23,7 @@ namespace {
 constexpr double kEndSeconds = 60;
 // An error that all ranks have in common should be said once: the others wait for the first rank to end them.
 constexpr std::chrono::milliseconds kFirstRankSpeaks{300};
-// How long a rank that gave up on a peer waits for others to say the same before it ends them all.
+// How long a rank that gave up on a peer waits for others to say theirs before it ends them all.
 constexpr std::chrono::seconds kLastWords{1};
 
 /// Set by mpirun (OMPI_…), by PMIx and PMI launchers such as srun and mpiexec.hydra.
@@ -116,10 +117,13 @@ int MpiSession::fail(const std::exception& error) noexcept {
   const ExitCode code = ours == nullptr ? ExitCode::kInternal : ours->code();
   std::signal(SIGTERM, SIG_DFL);  // nothing will be saved any more: the launcher's end shall be the end
   if (state_->rank != 0) std::this_thread::sleep_for(kFirstRankSpeaks);
-  fmt::print(stderr, "tadapt: {}: {}\n", who(), error.what());
+  const bool said_by_peer = dynamic_cast<const PeerFailure*>(&error) != nullptr;
+  if (!said_by_peer) fmt::print(stderr, "tadapt: {}: {}\n", who(), error.what());
   std::fflush(nullptr);
   if (state_->size == 1) return static_cast<int>(code);
-  if (code == ExitCode::kWatchdog || code == ExitCode::kPeerFailed) std::this_thread::sleep_for(kLastWords);
+  if (said_by_peer || code == ExitCode::kWatchdog || code == ExitCode::kPeerFailed) {
+    std::this_thread::sleep_for(kLastWords);
+  }
   MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::_Exit(static_cast<int>(code));
 }

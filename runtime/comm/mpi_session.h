@@ -29,7 +29,7 @@ class MpiSession {
 
   /// Says `tadapt: rank 3/8 host: <message>` on stderr. With peers, then ends the whole job with the error's exit code
   /// (70 for foreign exceptions) and does not return; alone, returns that code for main to return. An error that all
-  /// ranks have in common is said by the first rank only.
+  /// ranks have in common is said by the first rank only, a PeerFailure only by the peer.
   int fail(const std::exception& error) noexcept;
 
  private:

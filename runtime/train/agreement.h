@@ -6,15 +6,9 @@
 
 #include "kernels/core/error.h"
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/peer_failure.h"
 
 namespace tadapt {
-
-/// Thrown on ranks whose own work was fine when a peer's was not. Carries the peer's exit code and message; whoever
-/// prints errors leaves it unprinted, as the peer prints its own.
-class PeerFailure : public Error {
- public:
-  using Error::Error;
-};
 
 /// Runs `phase` here, then asks all ranks how it went. When it failed anywhere, the lowest failing rank rethrows its
 /// error and every other rank throws PeerFailure with the same exit code. Collective.

@@ -79,12 +79,23 @@ TEST(Faults, AnEscapingExceptionEndsAll) {
   EXPECT_LT(result.seconds, kGoneSeconds);
 }
 
+void expect_once(const std::string& output, const std::string& text) {
+  const auto first = output.find(text);
+  ASSERT_NE(first, std::string::npos) << output;
+  EXPECT_EQ(output.find(text, first + 1), std::string::npos) << output;
+}
+
 TEST(Faults, AnErrorOfAllRanksIsSaidOnce) {
   const auto result = expect_end("refuse", kGoneSeconds);
   EXPECT_EQ(result.exit_code, 78) << result.output;
-  const auto first = result.output.find("unknown key 'lamda'");
-  ASSERT_NE(first, std::string::npos);
-  EXPECT_EQ(result.output.find("unknown key 'lamda'", first + 1), std::string::npos) << result.output;
+  expect_once(result.output, "unknown key 'lamda'");
+}
+
+TEST(Faults, AnErrorAllAgreeOnIsSaidByTheRankThatHasIt) {
+  const auto result = expect_end("agree", kGoneSeconds);
+  EXPECT_EQ(result.exit_code, 65) << result.output;
+  expect_once(result.output, "model.safetensors: truncated");
+  EXPECT_THAT(result.output, HasSubstr("tadapt: rank 2/4"));
 }
 
 TEST(Faults, AKilledRankEndsAll) {
@@ -140,6 +151,13 @@ TEST(Faults, WithoutALauncherOneProcessIsAllThereIs) {
   const auto refused = testing::run_program({program, "refuse", "2"}, 20);
   EXPECT_EQ(refused.exit_code, 78);
   EXPECT_THAT(refused.output, HasSubstr("tadapt: rank 0/1"));
+}
+
+TEST(Faults, ProcessesThatMpiDoesNotConnectRefuseToRunBesideEachOther) {
+  const std::string program = std::string(TADAPT_BINARY_DIR) + "/tests/mpi_fault_program";
+  const auto result = testing::run_program({"env", "SLURM_STEP_NUM_TASKS=3", program, "none", "2"}, 20);
+  EXPECT_EQ(result.exit_code, 78) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("srun --mpi=pmix"));
 }
 
 }  // namespace

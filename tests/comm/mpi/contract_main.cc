@@ -2,7 +2,9 @@
 #include <string>
 #include <utility>
 
+#include "runtime/comm/exchange_communicator.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/comm/mpi_transport.h"
 #include "runtime/comm/sum_queue.h"
 #include "tests/comm/communicator_contract.h"
 
@@ -44,6 +46,15 @@ TEST(Mpi, SumsInGroupsBesideEachOther) {
   testing::check_tree_sum(*group, {70'000});
   testing::check_overlapping_sums(*group);
   world->barrier("groups done");
+}
+
+TEST(Mpi, LongMessagesTravelInPieces) {
+  ProgressEngine engine(std::make_unique<MpiTransport>(MPI_COMM_WORLD, 1000));  // beside the session's, which is idle
+  engine.raise_next_id(60);
+  ExchangeCommunicator comm(engine);
+  testing::check_gathers(comm);
+  testing::check_broadcasts(comm);
+  if (can_sum()) testing::check_tree_sum(comm, {40'000});
 }
 
 TEST(Mpi, ManySmallOperationsDoNotRunOutOfTags) {

@@ -11,6 +11,7 @@
 
 #include "kernels/core/error.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/comm/peer_failure.h"
 #include "runtime/comm/stop_signals.h"
 
 namespace tadapt {
@@ -33,6 +34,8 @@ int run(MpiSession& session, const std::string& how, double timeout_seconds) {
   std::fflush(stdout);
   world->barrier("start");
   if (how == "refuse") throw ConfigError("tadapt.yaml:3: unknown key 'lamda'");
+  if (how == "agree" && world->rank() == 2) throw DataError("model.safetensors: truncated");
+  if (how == "agree") throw PeerFailure(ExitCode::kBadData, "model.safetensors: truncated");
   const auto group = world->split(world->rank() / 2, 0, "pairs");
   std::vector<float> values(std::size_t{1} << 20, 1.0f);
   for (int step = 0; how == "forever" || step < 1000; ++step) {
@@ -65,10 +68,15 @@ int let_an_exception_escape() try {
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
   if (std::string(argv[1]) == "escape") return tadapt::let_an_exception_escape();
-  tadapt::MpiSession session;
   try {
-    return tadapt::run(session, argv[1], std::atof(argv[2]));
-  } catch (const std::exception& error) {
-    return session.fail(error);
+    tadapt::MpiSession session;
+    try {
+      return tadapt::run(session, argv[1], std::atof(argv[2]));
+    } catch (const std::exception& error) {
+      return session.fail(error);
+    }
+  } catch (const tadapt::Error& error) {  // MPI did not start
+    fmt::print(stderr, "tadapt: {}\n", error.what());
+    return static_cast<int>(error.code());
   }
 }
