@@ -38,7 +38,8 @@ class SplitPattern {
 
   /// Compiles `pattern` as Oniguruma's Ruby syntax with Unicode classes. What the two engines read differently (`\w`,
   /// `\b`, `\h`, anchors, nested brackets, script names, …), what matches an empty text, and what does not compile is a
-  /// DataError that begins with `where` and names the construct.
+  /// DataError that begins with `where` and names the construct. Categories are those of Unicode 14: code points
+  /// assigned later count as unassigned, which `tokenizers` may see otherwise; all others split alike.
   SplitPattern(std::string_view pattern, std::string_view where);
 
   /// The leftmost match of well-formed UTF-8 at or after `from`; DataError when the engine gives up (its own limits).

@@ -72,8 +72,9 @@ class TokenEncoder {
 
   /// Appends what Tokenizer::encode gives.
   void encode(std::string_view text, std::vector<std::int32_t>& ids) { encode(text, text.size(), ids); }
-  /// The same; returns the index in `ids` of the first token that begins at or after byte `mark` of `text` (where
-  /// normalisation moves bytes: of the normalised text, the mark at the length of what comes before it, normalised).
+  /// The same; returns the index in `ids` of the first token that begins at or after byte `mark` of `text`, the
+  /// border of a character (where normalisation moves bytes: of the normalised text, the mark at the length of what
+  /// comes before it, normalised).
   std::size_t encode(std::string_view text, std::size_t mark, std::vector<std::int32_t>& ids);
 
  private:

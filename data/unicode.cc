@@ -9,6 +9,8 @@
 #include <memory>
 #include <new>
 
+#include "kernels/core/error.h"
+
 namespace tadapt {
 namespace {
 
@@ -68,7 +70,8 @@ std::string to_nfc(std::string_view text) {
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
   const auto length = utf8proc_map(bytes_of(text), static_cast<std::ptrdiff_t>(text.size()), &composed, options);
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(composed, &std::free);
-  if (length < 0) throw std::bad_alloc();
+  if (length == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
+  if (length < 0) throw DataError("a text to normalise: {}", utf8proc_errmsg(length));
   return std::string(reinterpret_cast<const char*>(composed), static_cast<std::size_t>(length));
 }
 

@@ -15,7 +15,8 @@ std::optional<std::size_t> find_invalid_utf8(std::string_view text);
 /// True when NFC might change `text`: it has a code point of U+0300 or above. Everything below is already composed.
 bool may_need_nfc(std::string_view text);
 
-/// Canonical composition (NFC) of well-formed UTF-8.
+/// Canonical composition (NFC) of well-formed UTF-8; DataError when it is not. Tables of Unicode 15: `tokenizers` has
+/// older ones, so that some sixty marks given a combining class since then stand in another order among other marks.
 std::string to_nfc(std::string_view text);
 
 /// Unicode's White_Space as the inside of a regular expression's bracket: what `\s` means to `tokenizers` (PCRE2's own
