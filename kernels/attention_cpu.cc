@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -13,50 +14,68 @@ namespace {
 /// Keys looked at together; tiles start at multiples of it from the sequence's first token.
 constexpr std::int64_t kKeys = 64;
 /// Query rows (positions × heads of one group) that share a packed tile of keys, about.
-constexpr std::int64_t kRows = 64;
+constexpr std::int64_t kRows = 128;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// y_n += Σ_c coefficients_c · rows_c,n, c in order, each step a fused multiply-add.
-TADAPT_INLINE void accumulate(const float* coefficients, const float* rows, std::int64_t row_stride, std::int64_t count,
-                              std::int64_t n, float* y) {
-  std::int64_t c = 0;
-  for (; c + 8 <= count; c += 8) {
-    const float* a = coefficients + c;
-    const float* x = rows + c * row_stride;
-    const float *x1 = x + row_stride, *x2 = x1 + row_stride, *x3 = x2 + row_stride, *x4 = x3 + row_stride,
-                *x5 = x4 + row_stride, *x6 = x5 + row_stride, *x7 = x6 + row_stride;
+/// y_i += Σ_c coefficients_c · rows_c,i in fused multiply-adds, c in order.
+struct Sum {
+  const float* coefficients;
+  float* y;
+};
+
+template <int kSteps>
+TADAPT_INLINE void add_rows(const Sum& sum, const float* rows, std::int64_t n) {
 #pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) {
-      float sum = std::fma(a[0], x[i], y[i]);
-      sum = std::fma(a[1], x1[i], sum);
-      sum = std::fma(a[2], x2[i], sum);
-      sum = std::fma(a[3], x3[i], sum);
-      sum = std::fma(a[4], x4[i], sum);
-      sum = std::fma(a[5], x5[i], sum);
-      sum = std::fma(a[6], x6[i], sum);
-      y[i] = std::fma(a[7], x7[i], sum);
-    }
-  }
-  for (; c < count; ++c) {
-    const float* x = rows + c * row_stride;
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) y[i] = std::fma(coefficients[c], x[i], y[i]);
+  for (std::int64_t i = 0; i < n; ++i) {
+    float y = sum.y[i];
+#pragma GCC unroll 8
+    for (int c = 0; c < kSteps; ++c) y = std::fma(sum.coefficients[c], rows[c * n + i], y);
+    sum.y[i] = y;
   }
 }
 
-/// A query's softmax so far: weights are relative to e^maximum.
-struct RowState {
-  float maximum = -kInfinity;
-  float sum = 0;
-};
+/// The same four times over, each row loaded once.
+template <int kSteps>
+TADAPT_INLINE void add_rows(const std::array<Sum, 4>& sums, const float* rows, std::int64_t n) {
+  const auto& [first, second, third, fourth] = sums;
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) {
+    float y0 = first.y[i], y1 = second.y[i], y2 = third.y[i], y3 = fourth.y[i];
+#pragma GCC unroll 8
+    for (int c = 0; c < kSteps; ++c) {
+      const float row = rows[c * n + i];
+      y0 = std::fma(first.coefficients[c], row, y0);
+      y1 = std::fma(second.coefficients[c], row, y1);
+      y2 = std::fma(third.coefficients[c], row, y2);
+      y3 = std::fma(fourth.coefficients[c], row, y3);
+    }
+    first.y[i] = y0;
+    second.y[i] = y1;
+    third.y[i] = y2;
+    fourth.y[i] = y3;
+  }
+}
 
-struct KeyTile {
-  const float* keys;    ///< [h, kKeys], zero past the sequence's end
-  const float* values;  ///< first row; `value_stride` apart
-  std::int64_t value_stride;
-  std::int64_t head_size;
-  float scale;
-};
+TADAPT_INLINE Sum from(const Sum& sum, std::int64_t c) { return {sum.coefficients + c, sum.y}; }
+TADAPT_INLINE std::array<Sum, 4> from(const std::array<Sum, 4>& sums, std::int64_t c) {
+  return {from(sums[0], c), from(sums[1], c), from(sums[2], c), from(sums[3], c)};
+}
+
+/// `count` rows of n, one after another. However many sums are taken together, each has the same bits.
+template <class Sums>
+TADAPT_INLINE void accumulate(const Sums& sums, const float* rows, std::int64_t count, std::int64_t n) {
+  constexpr int kSteps = 8;
+  std::int64_t c = 0;
+  for (; c + kSteps <= count; c += kSteps) add_rows<kSteps>(from(sums, c), rows + c * n, n);
+  for (; c < count; ++c) add_rows<1>(from(sums, c), rows + c * n, n);
+}
+TADAPT_VECTORISED void accumulate_one(const Sum& sum, const float* rows, std::int64_t count, std::int64_t n) {
+  accumulate(sum, rows, count, n);
+}
+TADAPT_VECTORISED void accumulate_four(const std::array<Sum, 4>& sums, const float* rows, std::int64_t count,
+                                       std::int64_t n) {
+  accumulate(sums, rows, count, n);
+}
 
 /// All kKeys numbers joined in halves.
 template <class Operation>
@@ -69,32 +88,77 @@ TADAPT_INLINE float join(const float* numbers, Operation operation) {
   return partial[0];
 }
 
-/// Takes the tile's first `visible` keys into one query's result.
-TADAPT_VECTORISED void attend(const KeyTile& tile, const float* query, std::int64_t visible, RowState& state,
-                              float* result) {
-  float weights[kKeys] = {};
-  accumulate(query, tile.keys, kKeys, tile.head_size, kKeys, weights);
-  for (std::int64_t j = 0; j < kKeys; ++j) weights[j] = j < visible ? weights[j] * tile.scale : -kInfinity;
-  const float largest = join(weights, [](float a, float b) { return a > b ? a : b; });
-  const float maximum = largest > state.maximum ? largest : state.maximum;
-  for (std::int64_t j = 0; j < kKeys; ++j) weights[j] = exponential(weights[j] - maximum);
-  const float sum = join(weights, [](float a, float b) { return a + b; });
-  const float correction = exponential(state.maximum - maximum);
-  state.sum = state.sum * correction + sum;
-  state.maximum = maximum;
-  for (std::int64_t d = 0; d < tile.head_size; ++d) result[d] *= correction;
-  accumulate(weights, tile.values, tile.value_stride, visible, tile.head_size, result);
+/// One query of one head: where it lies, and its softmax so far, relative to e^maximum.
+struct Query {
+  std::int64_t position;  ///< row of [T, …]
+  const float* query;
+  float* result;
+  float maximum = -kInfinity;
+  float sum = 0;
+};
+
+/// Scores of a tile's keys become weights, 0 from `visible` on; what the query has so far is scaled to match.
+TADAPT_VECTORISED void take_weights(Query& query, float* scores, std::int64_t visible, float scale,
+                                    std::int64_t head_size) {
+  for (std::int64_t j = 0; j < kKeys; ++j) scores[j] = j < visible ? scores[j] * scale : -kInfinity;
+  const float largest = join(scores, [](float a, float b) { return a > b ? a : b; });
+  const float maximum = largest > query.maximum ? largest : query.maximum;
+  for (std::int64_t j = 0; j < kKeys; ++j) scores[j] = exponential(scores[j] - maximum);
+  const float correction = exponential(query.maximum - maximum);
+  query.sum = query.sum * correction + join(scores, [](float a, float b) { return a + b; });
+  query.maximum = maximum;
+  for (std::int64_t d = 0; d < head_size; ++d) query.result[d] *= correction;
 }
 
 TADAPT_VECTORISED void divide(float* result, float sum, std::int64_t n) {
   for (std::int64_t d = 0; d < n; ++d) result[d] /= sum;
 }
 
-/// keys[d][j] = key j's element d
-void transpose_keys(const float* key, std::int64_t stride, std::int64_t count, std::int64_t head_size, float* keys) {
-  std::fill(keys, keys + head_size * kKeys, 0.0f);
-  for (std::int64_t j = 0; j < count; ++j) {
-    for (std::int64_t d = 0; d < head_size; ++d) keys[d * kKeys + j] = key[j * stride + d];
+/// What one worker holds: a tile of keys and values and every query's scores of it.
+struct Workspace {
+  Workspace(Context& context, int thread, std::int64_t head_size, std::int64_t rows) {
+    const auto tile = static_cast<std::size_t>(head_size * kKeys);
+    const std::span<float> all = context.scratch_of<float>(thread, 2 * tile + static_cast<std::size_t>(rows * kKeys));
+    keys = all.data();
+    values = keys + tile;
+    scores = values + tile;
+  }
+  float* keys;    ///< [h, kKeys], zero past the sequence's end
+  float* values;  ///< [kKeys, h]
+  float* scores;  ///< [rows, kKeys]
+};
+
+void load_tile(const float* key, const float* value, std::int64_t stride, std::int64_t count, std::int64_t head_size,
+               const Workspace& work) {
+  if (count < kKeys) std::fill(work.keys, work.keys + head_size * kKeys, 0.0f);
+  for (std::int64_t d = 0; d < head_size; ++d) {
+    for (std::int64_t j = 0; j < count; ++j) work.keys[d * kKeys + j] = key[j * stride + d];
+  }
+  for (std::int64_t j = 0; j < count; ++j) std::copy_n(value + j * stride, head_size, work.values + j * head_size);
+}
+
+/// Takes the tile that starts at row `first` into every query at or after it; queries are in order of position.
+void attend_tile(std::span<Query> queries, std::int64_t first, std::int64_t head_size, const Workspace& work) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_size));
+  const auto scores = [&](std::size_t i) { return work.scores + static_cast<std::int64_t>(i) * kKeys; };
+  const auto visible = [&](std::size_t i) { return std::min(kKeys, queries[i].position - first + 1); };
+  std::fill_n(work.scores, static_cast<std::int64_t>(queries.size()) * kKeys, 0.0f);
+  const auto score = [&](std::size_t i) { return Sum{queries[i].query, scores(i)}; };
+  const auto result = [&](std::size_t i) { return Sum{scores(i), queries[i].result}; };
+  const std::size_t fours = queries.size() / 4 * 4;
+  for (std::size_t i = 0; i < fours; i += 4) {
+    accumulate_four({score(i), score(i + 1), score(i + 2), score(i + 3)}, work.keys, head_size, kKeys);
+  }
+  for (std::size_t i = fours; i < queries.size(); ++i) accumulate_one(score(i), work.keys, head_size, kKeys);
+  for (std::size_t i = 0; i < queries.size(); ++i) take_weights(queries[i], scores(i), visible(i), scale, head_size);
+  for (std::size_t i = 0; i < queries.size();) {
+    if (i < fours && i % 4 == 0 && visible(i) == visible(i + 3)) {
+      accumulate_four({result(i), result(i + 1), result(i + 2), result(i + 3)}, work.values, visible(i), head_size);
+      i += 4;
+    } else {
+      accumulate_one(result(i), work.values, visible(i), head_size);
+      ++i;
+    }
   }
 }
 
@@ -124,47 +188,41 @@ struct Heads {
 
 /// All heads of group `g` for one block of queries.
 void attend_block(const AttentionInput& input, const Heads& heads, const QueryBlock& block, std::int64_t g,
-                  std::span<float> keys, float* out) {
-  const std::int64_t group = heads.group(), stride = heads.groups * heads.size;
+                  const Workspace& work, float* out) {
   const float* query = input.query.span<float>().data();
   const float* key = input.key.span<float>().data() + g * heads.size;
   const float* value = input.value.span<float>().data() + g * heads.size;
-  const auto row_of = [&](std::int64_t t, std::int64_t n) { return (t * heads.queries + g * group + n) * heads.size; };
-  std::vector<RowState> states(static_cast<std::size_t>((block.end - block.begin) * group));
+  std::vector<Query> queries;
   for (std::int64_t t = block.begin; t < block.end; ++t) {
-    std::fill_n(out + row_of(t, 0), group * heads.size, 0.0f);
+    for (std::int64_t n = g * heads.group(); n < (g + 1) * heads.group(); ++n) {
+      const std::int64_t at = (t * heads.queries + n) * heads.size;
+      queries.push_back({.position = t, .query = query + at, .result = out + at});
+      std::fill_n(out + at, heads.size, 0.0f);
+    }
   }
+  const std::int64_t stride = heads.groups * heads.size;
   for (std::int64_t first = block.start; first < block.end; first += kKeys) {
-    transpose_keys(key + first * stride, stride, std::min(kKeys, block.stop - first), heads.size, keys.data());
-    const KeyTile tile{keys.data(), value + first * stride, stride, heads.size,
-                       1.0f / std::sqrt(static_cast<float>(heads.size))};
-    for (std::int64_t t = std::max(block.begin, first); t < block.end; ++t) {
-      for (std::int64_t n = 0; n < group; ++n) {
-        attend(tile, query + row_of(t, n), std::min(kKeys, t - first + 1),
-               states[static_cast<std::size_t>((t - block.begin) * group + n)], out + row_of(t, n));
-      }
-    }
+    load_tile(key + first * stride, value + first * stride, stride, std::min(kKeys, block.stop - first), heads.size,
+              work);
+    const std::int64_t before = std::max<std::int64_t>(0, first - block.begin) * heads.group();
+    attend_tile(std::span(queries).subspan(static_cast<std::size_t>(before)), first, heads.size, work);
   }
-  for (std::int64_t t = block.begin; t < block.end; ++t) {
-    for (std::int64_t n = 0; n < group; ++n) {
-      divide(out + row_of(t, n), states[static_cast<std::size_t>((t - block.begin) * group + n)].sum, heads.size);
-    }
-  }
+  for (const Query& done : queries) divide(done.result, done.sum, heads.size);
 }
 }  // namespace
 
 void causal_attention(Context& context, const AttentionInput& input, const Tensor& out) {
   const Heads heads{input.query.size(1), input.key.size(1), input.query.size(2)};
-  if (out.elements() == 0) return;
-  const std::int64_t positions = std::max<std::int64_t>(1, kRows / heads.group());
+  const std::int64_t positions = std::max<std::int64_t>(1, kRows / std::max<std::int64_t>(1, heads.group()));
   const std::vector<QueryBlock> blocks = query_blocks(input.offsets, input.query.size(0), positions);
+  if (out.elements() == 0) return;
   const auto count = static_cast<std::int64_t>(blocks.size()) * heads.groups;
   float* result = out.span<float>().data();
   parallel_for(context, count, [&](std::int64_t job, int thread) {
     // The last blocks of a sequence cost most: first.
     const std::int64_t index = count - 1 - job;
-    const std::span<float> keys = context.scratch_of<float>(thread, static_cast<std::size_t>(heads.size * kKeys));
-    attend_block(input, heads, blocks[static_cast<std::size_t>(index / heads.groups)], index % heads.groups, keys,
+    const Workspace work(context, thread, heads.size, positions * heads.group());
+    attend_block(input, heads, blocks[static_cast<std::size_t>(index / heads.groups)], index % heads.groups, work,
                  result);
   });
 }

@@ -61,7 +61,7 @@ void weight_gradient(Context& context, const Tensor& left, const Tensor& right, 
 inline PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
   require_tensor(context, "pack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
                  {kAnySize, kAnySize});
-  require_shape(weights.elements() > 0, "pack_weights: empty weights {}", weights.shape().to_string());
+  require_shape(weights.elements() > 0, "pack_weights: empty weights {}", weights.shape());
   require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "pack_weights: no products in {}",
                 name(compute));
   TADAPT_DISPATCH(context, pack_weights, context, weights, layout, compute);

@@ -79,8 +79,8 @@ inline void block_square_sums(Context& context, const Tensor& x, const Tensor& s
 inline void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep& step) {
   const auto check = [&](const char* what, const Tensor& tensor) {
     require_shape(tensor.shape() == tensors.master.shape() && tensor.device() == context.device(),
-                  "adamw: {}: {} on {}, master {} on {}", what, tensor.shape().to_string(), name(tensor.device()),
-                  tensors.master.shape().to_string(), name(context.device()));
+                  "adamw: {}: {} on {}, master {} on {}", what, tensor.shape(), name(tensor.device()),
+                  tensors.master.shape(), name(context.device()));
     require_shape(tensor.dtype() == DType::kFloat32, "adamw: {}: expected float32, found {}", what,
                   name(tensor.dtype()));
   };
@@ -90,8 +90,7 @@ inline void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep
   check("gradient", tensors.gradient);
   if (!tensors.working.empty() && tensors.working.dtype() != DType::kBFloat16) check("working", tensors.working);
   require_shape(tensors.working.empty() || tensors.working.elements() == tensors.master.elements(),
-                "adamw: working {}, master {}", tensors.working.shape().to_string(),
-                tensors.master.shape().to_string());
+                "adamw: working {}, master {}", tensors.working.shape(), tensors.master.shape());
   require_shape(step.step >= 1, "adamw: step {} (the first is 1)", step.step);
   TADAPT_DISPATCH(context, adamw, context, tensors, step);
 }

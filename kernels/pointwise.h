@@ -35,8 +35,8 @@ inline void swiglu(Context& context, const Tensor& gate, const Tensor& up, const
 ///   y  of x's shape, float32, accumulated into
 inline void add_to(Context& context, const Tensor& x, const Tensor& y) {
   require_shape(x.shape() == y.shape() && x.dtype() == DType::kFloat32 && y.dtype() == DType::kFloat32,
-                "add_to: expected two float32 tensors of one shape, found {} {} and {} {}", name(x.dtype()),
-                x.shape().to_string(), name(y.dtype()), y.shape().to_string());
+                "add_to: expected two float32 tensors of one shape, found {} {} and {} {}", name(x.dtype()), x.shape(),
+                name(y.dtype()), y.shape());
   TADAPT_DISPATCH(context, add_to, context, x, y);
 }
 
@@ -61,8 +61,8 @@ inline void convert(Context& context, const Tensor& from, const Tensor& to) {
     return tensor.dtype() == DType::kFloat32 || tensor.dtype() == DType::kBFloat16 || tensor.dtype() == DType::kFloat16;
   };
   require_shape(is_float(from) && is_float(to) && from.shape() == to.shape(),
-                "convert: expected float tensors of one shape, found {} {} and {} {}", name(from.dtype()),
-                from.shape().to_string(), name(to.dtype()), to.shape().to_string());
+                "convert: expected float tensors of one shape, found {} {} and {} {}", name(from.dtype()), from.shape(),
+                name(to.dtype()), to.shape());
   TADAPT_DISPATCH(context, convert, context, from, to);
 }
 

@@ -23,11 +23,13 @@ void require_tensor(const Context& context, const char* what, const Tensor& tens
     const std::int64_t size = sizes.begin()[i];
     ok = size == kAnySize || size == tensor.size(i);
   }
-  require_shape(ok, "{}: expected {}, found {} {}", what, expectation(dtypes, sizes), name(tensor.dtype()),
-                tensor.shape().to_string());
+  if (!ok) {
+    throw ShapeError("{}: expected {}, found {} {}", what, expectation(dtypes, sizes), name(tensor.dtype()),
+                     tensor.shape());
+  }
   require_shape(tensor.device() == context.device(), "{}: expected {} memory, found {}", what, name(context.device()),
                 name(tensor.device()));
-  require_shape(!tensor.empty() || tensor.elements() == 0, "{}: no memory behind {}", what, tensor.shape().to_string());
+  require_shape(!tensor.empty() || tensor.elements() == 0, "{}: no memory behind {}", what, tensor.shape());
 }
 
 }  // namespace tadapt

@@ -42,8 +42,7 @@ void convert_to(const Tensor& from, std::span<To> to) {
 }  // namespace
 
 void convert_elements(const Tensor& from, const Tensor& to) {
-  require_shape(from.elements() == to.elements(), "conversion from {} to {}", from.shape().to_string(),
-                to.shape().to_string());
+  require_shape(from.elements() == to.elements(), "conversion from {} to {}", from.shape(), to.shape());
   switch (to.dtype()) {
     case DType::kFloat32:
       return convert_to(from, to.span<float>());

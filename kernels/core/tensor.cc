@@ -62,8 +62,7 @@ std::string Shape::to_string() const {
 }
 
 Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
-  require_shape(rank() >= 1 && 0 <= begin && begin <= end && end <= size(0), "rows [{}, {}) of {}", begin, end,
-                shape_.to_string());
+  require_shape(rank() >= 1 && 0 <= begin && begin <= end && end <= size(0), "rows [{}, {}) of {}", begin, end, shape_);
   const std::int64_t per_row = size(0) == 0 ? 0 : elements() / size(0);
   Shape shape;
   switch (rank()) {
@@ -83,7 +82,7 @@ Tensor Tensor::rows(std::int64_t begin, std::int64_t end) const {
 }
 
 Tensor Tensor::reshaped(Shape shape) const {
-  require_shape(shape.elements() == elements(), "{} viewed as {}", shape_.to_string(), shape.to_string());
+  require_shape(shape.elements() == elements(), "{} viewed as {}", shape_, shape);
   return Tensor(data_, dtype_, shape, device_);
 }
 

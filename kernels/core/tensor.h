@@ -71,6 +71,20 @@ class Shape {
   int rank_ = 0;
 };
 
+}  // namespace tadapt
+
+/// A shape in a message: as to_string() has it, and only made when the message is.
+template <>
+struct fmt::formatter<tadapt::Shape> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+  template <class FormatContext>
+  auto format(const tadapt::Shape& shape, FormatContext& context) const {
+    return fmt::format_to(context.out(), "{}", shape.to_string());
+  }
+};
+
+namespace tadapt {
+
 /// A non-owning, contiguous, row-major view. Copying it copies the view, never the numbers; whether an op reads or
 /// writes through it is said in that op's docstring.
 class Tensor {
@@ -83,7 +97,7 @@ class Tensor {
   template <class T>
   static Tensor of(std::span<T> values, Shape shape) {
     require_shape(static_cast<std::int64_t>(values.size()) == shape.elements(), "{} values viewed as {}", values.size(),
-                  shape.to_string());
+                  shape);
     return Tensor(values.data(), DTypeOf<T>::value, shape);
   }
 
@@ -100,9 +114,9 @@ class Tensor {
   /// The numbers of a host tensor; throws ShapeError when the type is not T or the memory not the host's.
   template <class T>
   std::span<T> span() const {
-    require_shape(dtype_ == DTypeOf<T>::value, "tensor {} holds {}, asked for {}", shape_.to_string(), name(dtype_),
+    require_shape(dtype_ == DTypeOf<T>::value, "tensor {} holds {}, asked for {}", shape_, name(dtype_),
                   name(DTypeOf<T>::value));
-    require_shape(device_ == Device::kCpu, "tensor {} is in {} memory", shape_.to_string(), name(device_));
+    require_shape(device_ == Device::kCpu, "tensor {} is in {} memory", shape_, name(device_));
     return {reinterpret_cast<T*>(data_), static_cast<std::size_t>(elements())};
   }
 
