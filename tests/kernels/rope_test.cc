@@ -1,0 +1,69 @@
+#include "kernels/rope.h"
+
+#include <cmath>
+
+#include "tests/kernels/testing.h"
+
+namespace tadapt {
+namespace {
+using testing::uniform;
+using testing::value;
+
+Buffer make_positions(std::vector<std::int32_t> values) {
+  Buffer buffer(Device::kCpu, DType::kInt32, {static_cast<std::int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), buffer.span<std::int32_t>().begin());
+  return buffer;
+}
+
+TEST(Rope, MatchesTheOracle) {
+  for (const std::int64_t size : {2, 8, 34, 128}) {
+    for (const double theta : {10000.0, 1e6}) {
+      Context context = Context::cpu(2);
+      const Buffer positions = make_positions({0, 1, 2, 5, 100, 4095, 20000});
+      const std::int64_t heads = 3, t = 7, half = size / 2;
+      const Buffer before = uniform(DType::kFloat32, {t, heads, size}, 1), x = testing::copy(before.tensor());
+      rope(context, x.tensor(), positions.tensor(), theta);
+      for (std::int64_t i = 0; i < t * heads * size; ++i) {
+        const std::int64_t d = i % size, j = d % half, base = i - d;
+        const double position = positions.span<std::int32_t>()[static_cast<std::size_t>(i / (heads * size))];
+        const double angle = position * std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(size));
+        const double first = value(before.tensor(), base + j), second = value(before.tensor(), base + j + half);
+        const double truth = d < half ? first * std::cos(angle) - second * std::sin(angle)
+                                      : second * std::cos(angle) + first * std::sin(angle);
+        // The angle is fp32, as published models had it in training: its error grows with the position.
+        ASSERT_NEAR(value(x.tensor(), i), truth, 4e-7 + position * 4e-7) << "size " << size << " element " << i;
+      }
+    }
+  }
+}
+
+TEST(Rope, PositionZeroChangesNothing) {
+  Context context = Context::cpu(1);
+  const Buffer positions = make_positions({0, 0}), before = uniform(DType::kFloat32, {2, 1, 6}, 1);
+  const Buffer x = testing::copy(before.tensor());
+  rope(context, x.tensor(), positions.tensor(), 10000);
+  EXPECT_TRUE(testing::same_bits(before.tensor(), x.tensor()));
+}
+
+TEST(Rope, BitsDoNotDependOnThreads) {
+  std::vector<std::int32_t> values(2000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::int32_t>(i % 700);
+  const Buffer positions = make_positions(values), a = uniform(DType::kFloat32, {2000, 2, 32}, 1);
+  const Buffer b = testing::copy(a.tensor());
+  Context one = Context::cpu(1), four = Context::cpu(4);
+  rope(one, a.tensor(), positions.tensor(), 10000);
+  rope(four, b.tensor(), positions.tensor(), 10000);
+  EXPECT_TRUE(testing::same_bits(a.tensor(), b.tensor()));
+}
+
+TEST(Rope, WrongShapesAreRefused) {
+  Context context = Context::cpu(1);
+  const Buffer odd(Device::kCpu, DType::kFloat32, {2, 1, 5}), x(Device::kCpu, DType::kFloat32, {2, 1, 4});
+  const Buffer three = make_positions({0, 1, 2}), two = make_positions({0, 1});
+  EXPECT_THROW(rope(context, odd.tensor(), two.tensor(), 10000), ShapeError);
+  EXPECT_THROW(rope(context, x.tensor(), three.tensor(), 10000), ShapeError);
+  EXPECT_THROW(rope(context, x.tensor(), two.tensor(), 0), ShapeError);
+}
+
+}  // namespace
+}  // namespace tadapt
