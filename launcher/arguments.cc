@@ -42,6 +42,18 @@ ParsedArguments parse(const CommandSyntax& syntax, const po::options_description
   return arguments;
 }
 
+std::vector<Override> overrides_of(const ParsedArguments& arguments, std::span<const OptionFlag> short_forms) {
+  std::vector<Override> overrides;
+  if (arguments.count("set") > 0) {
+    for (const std::string& assignment : arguments["set"].as<std::vector<std::string>>())
+      overrides.push_back(parse_override(assignment));
+  }
+  for (const auto& [flag, key] : short_forms) {
+    if (arguments.count(flag) > 0) overrides.push_back({std::string("--") + flag, key, text_of(arguments, flag)});
+  }
+  return overrides;
+}
+
 }  // namespace
 
 std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, const std::vector<std::string>& words,
@@ -86,14 +98,6 @@ void add_option_flags(po::options_description& flags, std::span<const OptionFlag
 
 RunOptions options_of(const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
                       WithoutConfig without_config, const Process& process) {
-  std::vector<Override> overrides;
-  if (arguments.count("set") > 0) {
-    for (const std::string& assignment : arguments["set"].as<std::vector<std::string>>())
-      overrides.push_back(parse_override(assignment));
-  }
-  for (const auto& [flag, key] : short_forms) {
-    if (arguments.count(flag) > 0) overrides.push_back({std::string("--") + flag, key, text_of(arguments, flag)});
-  }
   std::optional<fs::path> file = find_config(process.files, {.flag = text_of(arguments, "config"),
                                                              .environment = process.config_variable,
                                                              .current_directory = process.current_directory});
@@ -103,7 +107,17 @@ RunOptions options_of(const ParsedArguments& arguments, std::span<const OptionFl
         "*** no configuration (--config, $TADAPT_CONFIG, ./tadapt.yaml): training the bundled toy pair, {} ***",
         file->string()));
   }
-  return load_options(process.files, file, overrides, process.current_directory);
+  return load_options(process.files, file, overrides_of(arguments, short_forms), process.current_directory);
+}
+
+RunOptions overridden(RunOptions options, const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
+                      const Process& process) {
+  if (arguments.count("config") > 0)
+    throw ConfigError("--config: a run directory has its own configuration; --set changes it");
+  for (const Override& override : overrides_of(arguments, short_forms))
+    apply_override(options, override, process.current_directory);
+  validate(options);
+  return options;
 }
 
 }  // namespace tadapt

@@ -47,4 +47,8 @@ enum class WithoutConfig { kToyPair, kDefaults };
 RunOptions options_of(const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
                       WithoutConfig without_config, const Process& process);
 
+/// The options of a run directory, changed by --set and the short forms; --config is an error here.
+RunOptions overridden(RunOptions options, const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
+                      const Process& process);
+
 }  // namespace tadapt

@@ -3,6 +3,7 @@
 
 #include "launcher/arguments.h"
 #include "launcher/commands.h"
+#include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/train/prepare_cache.h"
 
@@ -33,6 +34,7 @@ int capture_command(const Words& words, const Process& process) {
   if (!arguments) return static_cast<int>(ExitCode::kDone);
 
   const RunOptions options = options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
+  require_set(options, {"model.base", "model.target", "corpus.train"});
   const RunSession session(options, process);
   const RunEnvironment& environment = session.environment();
   if (arguments->count("dry-run") > 0) {

@@ -91,7 +91,10 @@ void validate(const RunOptions& options) {
     throw ConfigError("train.batch_tokens: expected a multiple of train.reduction_leaves ({}), found {}", leaves,
                       options.train.batch_tokens);
   require_cached_source(find_objective(options.train.objective));
-  for (const char* key : {"model.base", "model.target", "corpus.train"}) {
+}
+
+void require_set(const RunOptions& options, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
     if (find_option(key)->value(options) == "") throw ConfigError("{} is not set", key);
   }
 }

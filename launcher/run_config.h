@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -49,6 +50,9 @@ void apply_override(RunOptions& options, const Override& override, const std::fi
 
 /// Checks between options; ConfigError naming the keys.
 void validate(const RunOptions& options);
+
+/// ConfigError naming the first of these options (paths or texts) that is empty.
+void require_set(const RunOptions& options, std::initializer_list<const char*> keys);
 
 /// All options as commented YAML that reads back to equal options.
 std::string print_config(const RunOptions& options);

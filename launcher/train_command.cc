@@ -78,6 +78,7 @@ int train_command(const Words& words, const Process& process) {
     process.print(print_config(options));
     return static_cast<int>(ExitCode::kDone);
   }
+  require_set(options, {"model.base", "model.target", "corpus.train"});
   check_resume(*arguments, options, process.files);
   if (arguments->count("dry-run") == 0) return train(options, process);
   dry_run(options, RunSession(options, process).environment());

@@ -179,12 +179,13 @@ TEST(Validate, ChecksOptionsAgainstEachOther) {
   options.train.batch_tokens = 1020;
   EXPECT_ERROR(validate(options), ConfigError,
                "train.batch_tokens: expected a multiple of train.reduction_leaves (8), found 1020");
-  options = unusual_options();
-  options.model.base.clear();
-  EXPECT_ERROR(validate(options), ConfigError, StartsWith("model.base is not set"));
-  options = unusual_options();
+}
+
+TEST(RequireSet, NamesTheFirstEmptyOption) {
+  RunOptions options = unusual_options();
+  require_set(options, {"model.base", "corpus.train"});
   options.corpus.train.clear();
-  EXPECT_ERROR(validate(options), ConfigError, StartsWith("corpus.train is not set"));
+  EXPECT_ERROR(require_set(options, {"model.base", "corpus.train"}), ConfigError, "corpus.train is not set");
 }
 
 class ConfigFiles : public ::testing::Test {
