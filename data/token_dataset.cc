@@ -100,7 +100,7 @@ TokenDataset TokenDataset::build(FileSystem& files, const std::filesystem::path&
   return dataset;
 }
 
-TokenSequence TokenDataset::sequence(std::int64_t index) const {
+TokenSequence TokenDataset::sequence(std::int64_t index) const& {
   require_shape(index >= 0 && index < size(), "sequence {} of a dataset of {}", index, size());
   const Entry& entry = sequences_[static_cast<std::size_t>(index)];
   const std::int64_t end = index + 1 < size() ? sequences_[static_cast<std::size_t>(index) + 1].begin : total_tokens();

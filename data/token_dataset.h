@@ -38,7 +38,9 @@ class TokenDataset {
 
   std::int64_t size() const { return static_cast<std::int64_t>(sequences_.size()); }
   std::int64_t total_tokens() const { return static_cast<std::int64_t>(ids_.size()); }
-  TokenSequence sequence(std::int64_t index) const;
+  /// A view into this dataset; ShapeError when there is no such sequence.
+  TokenSequence sequence(std::int64_t index) const&;
+  TokenSequence sequence(std::int64_t index) && = delete;
   /// Distinct domains in order of first appearance; "" is that of lines without one.
   const std::vector<std::string>& domains() const { return domains_; }
   /// xxh3 of all ids and of where sequences begin.
