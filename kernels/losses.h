@@ -54,7 +54,8 @@ inline void row_square_norms(Context& context, const Tensor& x, const Tensor& no
 /// maximum.
 ///   target_logits, logits  [T, V] float32, V > 0, read only
 /// Exponentials in fp32, sums in double in a fixed order; of equal logits the lowest id is the first choice; a row
-/// depends on itself only. A row with a NaN gives a NaN. Oracle: the formula in double.
+/// depends on itself only. kl is good to about 2e-7 and so may come out that far below 0. A row with a NaN gives a NaN.
+/// Oracle: the formula in double.
 inline void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out) {
   require_tensor(context, "token_kl: target_logits", target_logits, {DType::kFloat32}, {kAnySize, kAnySize});
   require_tensor(context, "token_kl: logits", logits, {DType::kFloat32},
