@@ -60,9 +60,9 @@ std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, std:
     Trainee& trainee = trainees[i];
     records.push_back(writer.write_part(adapter_file(trainee), named(store.master_views(i)),
                                         {{"layer", std::to_string(trainee.layer)}}));
-    records.push_back(writer.write_part(
-        optimizer_file(trainee),
-        with_counters(moment_tensors(store.group(i), optimiser, i), trainee.tokens_since_active)));
+    records.push_back(
+        writer.write_part(optimizer_file(trainee),
+                          with_counters(moment_tensors(store.group(i), optimiser, i), trainee.tokens_since_active)));
   }
   return records;
 }
@@ -101,11 +101,10 @@ nlohmann::json Checkpointer::state(std::int64_t step) const {
 std::int64_t Checkpointer::restore(std::vector<Trainee>& trainees, ParameterStore& store, AdamWState& optimiser,
                                    const std::function<void(const std::string&)>& warn) {
   const std::string newest = on_rank_zero(world_, [&] {
-    const auto found = find_checkpoint(files_, plan_.run_dir / "checkpoints",
-                                       [&](const std::filesystem::path& path, const std::string& reason) {
-                                         warn(fmt::format("WARNING: checkpoint {} is damaged and not used: {}",
-                                                          path.string(), reason));
-                                       });
+    const auto found = find_checkpoint(
+        files_, plan_.run_dir / "checkpoints", [&](const std::filesystem::path& path, const std::string& reason) {
+          warn(fmt::format("WARNING: checkpoint {} is damaged and not used: {}", path.string(), reason));
+        });
     return found ? found->path.string() : std::string();
   });
   if (newest.empty()) return 0;

@@ -122,19 +122,20 @@ CaptureOutcome CacheCapture::run() {
                           .provenance = identity_.provenance,
                           .tokens = [&](std::int64_t sequence) { return corpus_.sequence(sequence).ids; },
                           .stop_requested = environment_.stop_requested,
-                          .progress = [&](const CaptureProgress& rows) {
-                            environment_.heartbeat("capture");
-                            progress.update(rows.rows_done);
-                          }});
+                          .progress =
+                              [&](const CaptureProgress& rows) {
+                                environment_.heartbeat("capture");
+                                progress.update(rows.rows_done);
+                              }});
 }
 
 std::string describe(const CapturePlan& plan) {
-  return fmt::format("{} rows of {} layers from {} sequences in {} shards: {} on disk ({} bytes of rows), {} of memory "
-                     "per rank for the largest shard, {:.3g} FLOP",
-                     plan.rows, plan.format.layers.size(), plan.sequences.size(), plan.shards(),
-                     readable_bytes(static_cast<std::int64_t>(plan.size.shard_bytes + plan.size.listing_bytes)),
-                     plan.size.shard_bytes, readable_bytes(static_cast<std::int64_t>(plan.shard_memory_bytes)),
-                     plan.flops);
+  return fmt::format(
+      "{} rows of {} layers from {} sequences in {} shards: {} on disk ({} bytes of rows), {} of memory "
+      "per rank for the largest shard, {:.3g} FLOP",
+      plan.rows, plan.format.layers.size(), plan.sequences.size(), plan.shards(),
+      readable_bytes(static_cast<std::int64_t>(plan.size.shard_bytes + plan.size.listing_bytes)), plan.size.shard_bytes,
+      readable_bytes(static_cast<std::int64_t>(plan.shard_memory_bytes)), plan.flops);
 }
 
 CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& environment) {

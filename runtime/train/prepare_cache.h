@@ -12,8 +12,8 @@
 
 namespace tadapt {
 
-/// Which cache the options describe: format, models, tokenizer, corpus and choice of rows, by content. Reads headers and
-/// the corpus file once, loads no model and tokenises nothing. MissingInputError, ConfigError, DataError.
+/// Which cache the options describe: format, models, tokenizer, corpus and choice of rows, by content. Reads headers
+/// and the corpus file once, loads no model and tokenises nothing. MissingInputError, ConfigError, DataError.
 CaptureIdentity cache_identity(const RunOptions& options, FileSystem& files);
 
 /// A capture about to begin: the corpus tokenised, the plan made.
@@ -42,6 +42,7 @@ CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& en
 std::string describe(const CapturePlan& plan);
 
 /// The corpus of a file as the run's options tokenise it, with the target's tokenizer.
-TokenDataset load_corpus(const RunOptions& options, const std::filesystem::path& file, const RunEnvironment& environment);
+TokenDataset load_corpus(const RunOptions& options, const std::filesystem::path& file,
+                         const RunEnvironment& environment);
 
 }  // namespace tadapt

@@ -39,7 +39,8 @@ RunOptions options_of_run(FileSystem& files, const std::filesystem::path& run_di
   const nlohmann::json values = parse_json(read_text(files, run_file), run_file);
   RunOptions options;
   for (const Option& option : option_table()) {
-    if (!values.is_object() || !values.contains(option.key)) continue;  // an option newer than the run keeps its default
+    if (!values.is_object() || !values.contains(option.key))
+      continue;  // an option newer than the run keeps its default
     const nlohmann::json& value = values.at(option.key);
     if (!option.parse(options, value.is_string() ? value.get<std::string>() : value.dump(), {}))
       throw DataError("{}: {}: expected {}, found {}", run_file.string(), option.key, option.expected, value.dump());

@@ -24,18 +24,19 @@ RunShape run_shape(const RunOptions& options, const CacheFormat& format,
                    const std::vector<std::int64_t>& rows_per_shard) {
   RunShape shape{.layers = format.layers, .width = format.width};
   const auto shards = static_cast<std::int64_t>(rows_per_shard.size());
-  const std::int64_t training_shards = std::max<std::int64_t>(std::min<std::int64_t>(1, shards),
-                                                              shards - options.cache.held_out_shards);
+  const std::int64_t training_shards =
+      std::max<std::int64_t>(std::min<std::int64_t>(1, shards), shards - options.cache.held_out_shards);
   const auto border = rows_per_shard.begin() + training_shards;
   shape.train_rows = std::accumulate(rows_per_shard.begin(), border, std::int64_t{0});
   shape.held_out_rows =
       std::min(options.train.held_out_tokens, std::accumulate(border, rows_per_shard.end(), std::int64_t{0}));
   if (shape.train_rows == 0)
     throw ConfigError("cache.held_out_shards: of {} shards, no row is left to train on", shards);
-  shape.steps = options.train.steps > 0
-                    ? options.train.steps
-                    : std::max<std::int64_t>(1, std::llround(options.train.epochs * static_cast<double>(shape.train_rows) /
-                                                             static_cast<double>(options.train.batch_tokens)));
+  shape.steps =
+      options.train.steps > 0
+          ? options.train.steps
+          : std::max<std::int64_t>(1, std::llround(options.train.epochs * static_cast<double>(shape.train_rows) /
+                                                   static_cast<double>(options.train.batch_tokens)));
   return shape;
 }
 
@@ -89,8 +90,10 @@ LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid,
 }
 
 std::string describe(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
-  const std::int64_t checkpoint = checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.width, options.adapter.features);
-  const double epochs = static_cast<double>(shape.steps * options.train.batch_tokens) / static_cast<double>(shape.train_rows);
+  const std::int64_t checkpoint =
+      checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.width, options.adapter.features);
+  const double epochs =
+      static_cast<double>(shape.steps * options.train.batch_tokens) / static_cast<double>(shape.train_rows);
   return fmt::format(
       "train: {} layers of width {}, {} features each, {} trainable parameters\n"
       "train: {} steps of {} tokens = {:.2f} epochs of {} rows, {} rows held out\n"

@@ -14,16 +14,17 @@
 namespace tadapt {
 
 struct RunShape {
-  std::vector<int> layers;          ///< trained, ascending
-  std::int64_t width = 0;           ///< D
-  std::int64_t train_rows = 0;      ///< N, an epoch: all shards but the held-out ones
-  std::int64_t held_out_rows = 0;   ///< looked at per evaluation; they follow the training rows
+  std::vector<int> layers;         ///< trained, ascending
+  std::int64_t width = 0;          ///< D
+  std::int64_t train_rows = 0;     ///< N, an epoch: all shards but the held-out ones
+  std::int64_t held_out_rows = 0;  ///< looked at per evaluation; they follow the training rows
   std::int64_t steps = 0;
 };
 
-/// From the rows of each shard of a cache that exists or is planned. The last cache.held_out_shards shards are held out,
-/// but never all of them. ConfigError when no row is left to train on.
-RunShape run_shape(const RunOptions& options, const CacheFormat& format, const std::vector<std::int64_t>& rows_per_shard);
+/// From the rows of each shard of a cache that exists or is planned. The last cache.held_out_shards shards are held
+/// out, but never all of them. ConfigError when no row is left to train on.
+RunShape run_shape(const RunOptions& options, const CacheFormat& format,
+                   const std::vector<std::int64_t>& rows_per_shard);
 RunShape run_shape(const RunOptions& options, const CacheManifest& manifest);
 
 /// The grid asked for, or the cheapest one; ConfigError naming the nearest usable rank counts when there is none.

@@ -20,8 +20,9 @@ namespace {
 double delta_scale(const CacheManifest& manifest, std::size_t place) {
   const double square = manifest.layers.at(place).scale_square;
   if (square > 0.0) return std::sqrt(square);
-  throw ConfigError("layer {}: base and target MLP give the same output on every cached row; leave it out of run.layers",
-                    manifest.format.layers[place]);
+  throw ConfigError(
+      "layer {}: base and target MLP give the same output on every cached row; leave it out of run.layers",
+      manifest.format.layers[place]);
 }
 
 std::vector<LocalLoss> losses_of(const RunOptions& options, const ActivationCacheReader& cache,
@@ -95,7 +96,8 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
     losses = losses_of(options, *cache, cache->manifest().format.layers);
   });
   std::unique_ptr<ProcessGrid> grid;
-  agree(environment.world, [&] { grid = std::make_unique<ProcessGrid>(run_grid(options, shape, environment.world.size())); });
+  agree(environment.world,
+        [&] { grid = std::make_unique<ProcessGrid>(run_grid(options, shape, environment.world.size())); });
   environment.print(describe(options, shape, *grid));
 
   const int rank = environment.world.rank();

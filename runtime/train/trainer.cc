@@ -152,7 +152,8 @@ void Trainer::finish(std::size_t index, std::int64_t step, Work& work) {
   Trainee& trainee = parts_.trainees[index];
   const Tensor counts = statistic_views(parts_.store.group(index), parts_.store.gradient(index))[kActiveCounts];
   for (const float count : counts.span<float>()) work.active_pairs += count;
-  work.update = parts_.optimiser.update(parts_.environment.context, parts_.store, index, settings_, schedule_.at(step), step);
+  work.update =
+      parts_.optimiser.update(parts_.environment.context, parts_.store, index, settings_, schedule_.at(step), step);
   if (!work.update.finite) {
     work.bad_tensor = first_non_finite_tensor(index);
     return;
@@ -205,7 +206,8 @@ int Trainer::first_non_finite_tensor(std::size_t index) {
   const ParameterTensors gradients = parameter_views(parts_.store.group(index), parts_.store.gradient(index));
   for (std::size_t i = 0; i < gradients.entries().size(); ++i) {
     const Tensor& tensor = gradients.entries()[i].tensor;
-    if (first_non_finite(parts_.environment.context, tensor.reshaped({tensor.elements()})) >= 0) return static_cast<int>(i);
+    if (first_non_finite(parts_.environment.context, tensor.reshaped({tensor.elements()})) >= 0)
+      return static_cast<int>(i);
   }
   return -1;
 }
@@ -219,16 +221,17 @@ void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>&
         bad_tensors[i] < 0
             ? "the loss"
             : "the gradient of " + parts_.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
-    const std::string message =
-        fmt::format("layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
-                    parts_.grid.layers()[i], tensor, metrics.step, end_sample - parts_.options.train.batch_tokens, end_sample - 1);
+    const std::string message = fmt::format(
+        "layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
+        parts_.grid.layers()[i], tensor, metrics.step, end_sample - parts_.options.train.batch_tokens, end_sample - 1);
     if (parts_.environment.world.rank() == 0) throw NonFiniteError("{}", message);
     throw PeerFailure(ExitCode::kNonFinite, message);
   }
 }
 
 void Trainer::evaluate(std::int64_t step) {
-  const std::vector<HeldOutMetrics> metrics = parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.trainees);
+  const std::vector<HeldOutMetrics> metrics =
+      parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.trainees);
   if (parts_.log == nullptr || metrics.empty()) return;
   parts_.log->held_out(step, names_, metrics);
   HeldOutMetrics mean;
@@ -254,8 +257,9 @@ std::string Trainer::save(std::int64_t step) {
         ++failed_saves_ > parts_.options.checkpoint.failures_allowed)
       throw;
     if (parts_.environment.world.rank() == 0)
-      parts_.environment.print(fmt::format("WARNING: checkpoint of step {} failed ({} of {} allowed in a row): {}", step,
-                                      failed_saves_, parts_.options.checkpoint.failures_allowed, error.what()));
+      parts_.environment.print(fmt::format("WARNING: checkpoint of step {} failed ({} of {} allowed in a row): {}",
+                                           step, failed_saves_, parts_.options.checkpoint.failures_allowed,
+                                           error.what()));
     return {};
   }
 }

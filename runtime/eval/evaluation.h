@@ -1,0 +1,29 @@
+// An evaluation from options to its table and JSON.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "runtime/eval/faithfulness.h"
+#include "runtime/train/run_environment.h"
+#include "runtime/train/run_options.h"
+
+namespace tadapt {
+
+struct EvaluationRequest {
+  const RunOptions& options;       ///< models, corpus format, compute
+  std::filesystem::path adapters;  ///< anything load_adapters takes
+  std::filesystem::path corpus;    ///< JSONL
+  FaithfulnessOptions::Partial partial = FaithfulnessOptions::Partial::kAll;
+};
+
+/// Loads models, adapters and corpus and compares. Collective. ConfigError when adapters and models do not belong
+/// together.
+FaithfulnessReport run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment);
+
+/// The report as a table for people.
+std::string to_table(const FaithfulnessReport& report);
+/// The report as JSON; no clocks, hosts or paths, so equal evaluations give equal text.
+std::string to_json(const FaithfulnessReport& report);
+
+}  // namespace tadapt
