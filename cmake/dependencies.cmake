@@ -33,6 +33,7 @@ include(GoogleTest)
 
 add_library(tadapt_options INTERFACE)
 target_include_directories(tadapt_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_definitions(tadapt_options INTERFACE TADAPT_VERSION="${PROJECT_VERSION}")
 target_compile_options(tadapt_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer)
 # No contraction, no reassociation: a row's result must not depend on which loop a compiler vectorised.
 target_compile_options(tadapt_options INTERFACE -ffp-contract=off)
