@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "kernels/core/error.h"
 
 namespace tadapt {
@@ -33,19 +35,22 @@ const std::string& JsonField::string() const {
   return *value_->get_ptr<const std::string*>();
 }
 
-std::int32_t JsonField::integer(std::int32_t lowest, std::int32_t highest) const {
+std::int64_t JsonField::integer(std::int64_t lowest, std::int64_t highest) const {
   const bool whole = present() && value_->is_number_integer();
   // A number beyond the signed range is kept as unsigned, and get<int64> would wrap it round.
   const bool fits =
-      whole && (!value_->is_number_unsigned() || value_->get<std::uint64_t>() <= std::uint64_t{INT32_MAX});
+      whole && (!value_->is_number_unsigned() || value_->get<std::uint64_t>() <= std::uint64_t{INT64_MAX});
   const std::int64_t number = fits ? value_->get<std::int64_t>() : -1;
-  if (!fits || number < lowest || number > highest) expected(fmt::format("an integer from {} to {}", lowest, highest));
-  return static_cast<std::int32_t>(number);
+  if (!fits || number < lowest || number > highest) {
+    expected(lowest == highest ? fmt::format("{}", lowest) : fmt::format("an integer from {} to {}", lowest, highest));
+  }
+  return number;
 }
 
-double JsonField::number() const {
-  if (!present() || !value_->is_number()) expected("a number");
-  return value_->get<double>();
+double JsonField::amount() const {
+  const double number = present() && value_->is_number() ? value_->get<double>() : -1.0;
+  if (!std::isfinite(number) || number < 0) expected("a finite number of at least 0");
+  return number;
 }
 
 bool JsonField::boolean() const {
@@ -55,10 +60,10 @@ bool JsonField::boolean() const {
 
 std::string JsonField::place() const { return key_.empty() ? file_ : fmt::format("{}: {}", file_, key_); }
 
-void JsonField::expected(std::string_view type) const {
-  if (!present()) throw DataError("{}: expected {}, found nothing", place(), type);
-  if (value_->is_structured()) throw DataError("{}: expected {}, found {}", place(), type, value_->type_name());
-  throw DataError("{}: expected {}, found {}", place(), type, value_->dump(-1, ' ', true).substr(0, 100));
+void JsonField::expected(std::string_view what) const {
+  if (!present()) throw DataError("{}: expected {}, found nothing", place(), what);
+  if (value_->is_structured()) throw DataError("{}: expected {}, found {}", place(), what, value_->type_name());
+  throw DataError("{}: expected {}, found {}", place(), what, value_->dump(-1, ' ', true).substr(0, 100));
 }
 
 }  // namespace tadapt

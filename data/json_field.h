@@ -29,7 +29,9 @@ class JsonField {
   const nlohmann::json::object_t& object() const;
   const nlohmann::json::array_t& array() const;
   const std::string& string() const;
-  std::int32_t integer(std::int32_t lowest, std::int32_t highest) const;
+  std::int64_t integer(std::int64_t lowest, std::int64_t highest) const;
+  /// A finite number of at least 0.
+  double amount() const;
   double number() const;
   bool boolean() const;
 
@@ -40,11 +42,12 @@ class JsonField {
 
   /// "file: key.key[3]".
   std::string place() const;
+  /// Throws the DataError "file: key: expected `what`, found …".
+  [[noreturn]] void expected(std::string_view what) const;
 
  private:
   JsonField(const nlohmann::json* value, std::string file, std::string key)
       : value_(value), file_(std::move(file)), key_(std::move(key)) {}
-  [[noreturn]] void expected(std::string_view type) const;
 
   const nlohmann::json* value_;
   std::string file_, key_;
