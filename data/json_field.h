@@ -32,12 +32,10 @@ class JsonField {
   std::int64_t integer(std::int64_t lowest, std::int64_t highest) const;
   /// A finite number of at least 0.
   double amount() const;
-  double number() const;
   bool boolean() const;
 
   /// The value, or `otherwise` when absent; DataError when it is of another type.
   std::string string_or(std::string_view otherwise) const { return present() ? string() : std::string(otherwise); }
-  double number_or(double otherwise) const { return present() ? number() : otherwise; }
   bool boolean_or(bool otherwise) const { return present() ? boolean() : otherwise; }
 
   /// "file: key.key[3]".

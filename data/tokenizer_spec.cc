@@ -83,7 +83,7 @@ void refuse_model_options(const JsonField& model) {
     if (!model[key].string_or("").empty()) refuse(model[key], in_quotes(model[key].string()));
   }
   if (model["byte_fallback"].boolean_or(false)) refuse(model["byte_fallback"], "true");
-  if (model["dropout"].number_or(0.0) != 0.0) refuse(model["dropout"], "a number other than 0");
+  if (model["dropout"].present() && model["dropout"].amount() != 0.0) refuse(model["dropout"], "a number other than 0");
 }
 
 void read_vocabulary(const JsonField& vocab, bool ignore_merges, TokenizerSpec& spec) {
