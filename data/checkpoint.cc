@@ -45,7 +45,7 @@ using NamedEntry = std::pair<std::string, TensorEntry>;
 
 std::vector<NamedEntry> in_file_order(const SafetensorsHeader& header) {
   std::vector<NamedEntry> entries(header.tensors.begin(), header.tensors.end());
-  std::stable_sort(entries.begin(), entries.end(), [](const NamedEntry& a, const NamedEntry& b) {
+  std::sort(entries.begin(), entries.end(), [](const NamedEntry& a, const NamedEntry& b) {
     return std::pair(a.second.begin, a.second.end) < std::pair(b.second.begin, b.second.end);
   });
   return entries;

@@ -76,7 +76,7 @@ fs::path CheckpointWriter::commit(const std::vector<PartRecord>& parts, const nl
   }
   const fs::path published = published_name();
   files_.rename(temporary_, published);
-  files_.sync_directory(directory_);
+  // Ends with a sync of the folder, which makes the rename above durable too.
   write_atomically(files_, directory_ / "LATEST", published.filename().string() + "\n");
   committed_ = published;
   return committed_;
@@ -95,17 +95,19 @@ void CheckpointWriter::prune(int keep) {
   if (committed_.empty()) misuse("prune before commit");
   if (keep < 1) misuse(fmt::format("prune would keep {}", keep));
   int kept = 0;
+  std::vector<fs::path> doomed;
   for (const fs::path& path : list_checkpoints(files_, directory_)) {
     if (kept < keep) {
       kept += path == committed_ || verifies(files_, path) ? 1 : 0;
-      continue;
+    } else {
+      doomed.push_back(path);
+      doomed.back() += ".tmp";
+      files_.rename(path, doomed.back());
     }
-    // Renamed first: half a checkpoint must not stay under a name that is looked at.
-    fs::path doomed = path;
-    doomed += ".tmp";
-    files_.rename(path, doomed);
-    files_.remove_all(doomed);
   }
+  // The renames first, and for good: half a checkpoint must never stand under a name that is looked at.
+  if (!doomed.empty()) files_.sync_directory(directory_);
+  for (const fs::path& path : doomed) files_.remove_all(path);
 }
 
 }  // namespace tadapt

@@ -31,8 +31,9 @@ std::vector<WriteItem> file_order(const NamedTensors& tensors) {
     require_shape(name != "__metadata__", "a tensor cannot be named {}", name);
     items.push_back({&name, tensor});
   }
-  std::stable_sort(items.begin(), items.end(), [](const WriteItem& a, const WriteItem& b) {
-    return bytes_per_element(a.tensor.dtype()) > bytes_per_element(b.tensor.dtype());
+  std::sort(items.begin(), items.end(), [](const WriteItem& a, const WriteItem& b) {
+    const std::size_t a_size = bytes_per_element(a.tensor.dtype()), b_size = bytes_per_element(b.tensor.dtype());
+    return a_size != b_size ? a_size > b_size : *a.name < *b.name;
   });
   return items;
 }

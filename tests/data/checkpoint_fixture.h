@@ -90,8 +90,14 @@ inline bool is_whole_example(FileSystem& files, const CheckpointInfo& info) {
   return true;
 }
 
-/// The step of the checkpoint that loads, when it is whole; -1 when none loads, -2 when it is not whole.
+/// The step of the checkpoint that loads, when it is whole; -1 when none loads, -2 when it is not whole, -3 when some
+/// checkpoint under a final name is damaged (only damage from outside may do that).
 inline std::int64_t loadable_step(FileSystem& files) {
+  try {
+    for (const auto& path : list_checkpoints(files, kRunDirectory)) verify_checkpoint(files, path);
+  } catch (const Error&) {
+    return -3;
+  }
   const auto info = find_checkpoint(files, kRunDirectory, [](const auto&, const auto&) {});
   if (!info) return -1;
   return is_whole_example(files, *info) ? info->step : -2;

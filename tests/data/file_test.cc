@@ -9,14 +9,18 @@
 
 #include "kernels/core/error.h"
 #include "tests/support/errors.h"
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
 namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using testing::FaultyFileSystem;
 using ::testing::HasSubstr;
+using testing::SimulatedCrash;
 using testing::TemporaryDirectory;
+using testing::Unsynced;
 
 std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 
@@ -156,6 +160,37 @@ TEST_F(FileTest, AtomicWritesReplaceAndLeaveNothingBehind) {
   write_atomically(files_, folder_ / "a", "two");
   EXPECT_EQ(read_text(files_, folder_ / "a"), "two");
   EXPECT_THAT(files_.list(folder_.path()), ElementsAre("a"));
+}
+
+TEST(AtomicWriteTest, PowerLossAfterEveryOperationLeavesOldOrNew) {
+  FaultyFileSystem start;
+  write_atomically(start, "/a", "old text");
+  start.lose_power(Unsynced::kLost);
+  ASSERT_EQ(read_text(start, "/a"), "old text") << "durable once written";
+  for (std::int64_t crash = 0; crash <= 6; ++crash) {
+    for (std::uint64_t draw = 0; draw < 10; ++draw) {
+      FaultyFileSystem files = start;
+      files.crash_after(crash);
+      bool returned = false;
+      try {
+        write_atomically(files, "/a", "new");
+        returned = true;
+      } catch (const SimulatedCrash&) {
+      }
+      files.lose_power(draw == 0 ? Unsynced::kLost : Unsynced::kRandom, draw);
+      const std::string text = read_text(files, "/a");
+      EXPECT_TRUE(text == "new" || (text == "old text" && !returned)) << crash << ": " << text;
+    }
+  }
+}
+
+TEST(AtomicWriteTest, AFailureLeavesTheOld) {
+  FaultyFileSystem files;
+  write_atomically(files, "/a", "old text");
+  files.limit_space(files.used_bytes());
+  EXPECT_ERROR(write_atomically(files, "/a", "new"), WriteError,
+               AllOf(HasSubstr("/a.tmp: cannot write 3 bytes at offset 0"), HasSubstr("No space left on device")));
+  EXPECT_EQ(read_text(files, "/a"), "old text");
 }
 
 }  // namespace

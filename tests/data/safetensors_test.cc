@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "tests/support/errors.h"
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
@@ -100,6 +101,15 @@ TEST_F(SafetensorsTest, WrittenTensorsAreAlignedWhateverTheirSizes) {
   for (const auto& [name, tensor] : record.tensors) {
     EXPECT_EQ(tensor.offset % bytes_per_element(tensors.at(name).dtype()), 0u) << name;
   }
+}
+
+TEST_F(SafetensorsTest, AFullDiskShowsBeforeAnythingIsWritten) {
+  testing::FaultyFileSystem files;
+  files.limit_space(1000);
+  std::vector<float> values(1000);
+  EXPECT_ERROR(write_safetensors(files, "/a", {{"t", Tensor::of(std::span(values), {1000})}}), WriteError,
+               AllOf(HasSubstr("/a: cannot reserve 40"), HasSubstr("bytes: No space left on device")));
+  EXPECT_EQ(files.used_bytes(), 0u);
 }
 
 TEST_F(SafetensorsTest, NoTensorsAtAll) {
