@@ -16,6 +16,9 @@ function(tadapt_library name)
   endif()
 endfunction()
 
+# Tests run beside each other: with its default, waiting OpenMP threads would hold cores for milliseconds.
+set(TADAPT_SHORT_WAITS GOMP_SPINCOUNT=1000)
+
 # tadapt_test(FOLDER LIBS <targets>): one GoogleTest binary of tests/FOLDER/*_test.cc, each case a ctest case.
 function(tadapt_test folder)
   cmake_parse_arguments(ARG "" "TIMEOUT" "LIBS;LABELS" ${ARGN})
@@ -32,7 +35,7 @@ function(tadapt_test folder)
     set(ARG_TIMEOUT 120)
   endif()
   gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${folder}/"
-                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" ENVIRONMENT "${TADAPT_SHORT_WAITS}")
 endfunction()
 
 # tadapt_test_program(TARGET SOURCE LIBS <targets>): a program that tests start, in the folder of the test binaries.
@@ -54,6 +57,6 @@ function(tadapt_mpi_test name target)
                                            $<TARGET_FILE:${target}> ${ARG_ARGS})
     set_tests_properties(${name}_${ranks} PROPERTIES
       PROCESSORS ${ranks} TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-      ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1")
+      ENVIRONMENT "${TADAPT_SHORT_WAITS};OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1")
   endforeach()
 endfunction()

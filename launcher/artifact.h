@@ -11,7 +11,7 @@ enum class ArtifactKind {
   kCache,       ///< an activation cache
   kCheckpoint,  ///< one checkpoint
   kRun,         ///< a run directory
-  kAdapters,    ///< an adapters-only export
+  kAdapters,    ///< an export: adapters alone, or a directory in the authors' layout
   kModel,       ///< a model directory in Hugging Face layout
 };
 

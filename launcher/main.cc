@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "launcher/cli.h"
+#include "launcher/openmp_waits.h"
 
 namespace {
 
@@ -21,6 +22,7 @@ int run(int count, char** words) {
 }  // namespace
 
 int main(int count, char** words) {
+  tadapt::shorten_openmp_waits(words);
   try {
     return run(count, words);
   } catch (const tadapt::Error& error) {  // MPI did not start
