@@ -14,6 +14,8 @@ constexpr std::string_view kUser = "<｜User｜>";
 constexpr std::string_view kAssistant = "<｜Assistant｜>";
 constexpr std::string_view kTurnStart = "<|im_start|>";
 constexpr std::string_view kTurnEnd = "<|im_end|>";
+constexpr std::string_view kThink = "<think>";
+constexpr std::string_view kEndThink = "</think>";
 constexpr std::string_view kParagraph = "\n\n";
 
 std::string_view role_name(Role role) {
@@ -26,13 +28,11 @@ void require_token(const Tokenizer& tokenizer, std::string_view token, std::stri
 }
 
 std::string with_think_newline(const std::string& response) {
-  constexpr std::string_view kThink = "<think>";
   if (!response.starts_with("<think> ")) return response;
   return std::string(kThink) + "\n" + response.substr(kThink.size() + 1);
 }
 
 std::string without_thinking(const std::string& response) {
-  constexpr std::string_view kEndThink = "</think>";
   const std::size_t end = response.rfind(kEndThink);
   return end == std::string::npos ? response : response.substr(end + kEndThink.size());
 }
@@ -97,7 +97,7 @@ std::string ChatRenderer::prompt(const std::vector<Turn>& turns) const {
   std::string text = begin(turns.front());
   for (const Turn& turn : turns) append(turn, text);
   open_response(text);
-  if (format_ == ChatFormat::kDeepseek) text += "<think>\n";
+  if (format_ == ChatFormat::kDeepseek) text += std::string(kThink) + "\n";
   return text;
 }
 
