@@ -1,0 +1,78 @@
+// The commands after training, by the real program.
+#include "tests/launcher/small_run.h"
+
+namespace tadapt {
+namespace {
+using ::testing::AllOf;
+using testing::Ended;
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class Commands : public testing::SmallRun {
+ protected:
+  void SetUp() override {
+    SmallRun::SetUp();
+    ASSERT_EQ(run("").code, ExitCode::kDone);
+  }
+  /// A command on one rank with the run's folder as current folder.
+  Ended command(const std::string& words) {
+    return testing::run_shell(
+        fmt::format("env -C {} {}/tadapt-dist {}", folder_.path().string(), TADAPT_BINARY_DIR, words));
+  }
+  std::string output(const std::string& words) {
+    const Ended ended = command(words);
+    EXPECT_EQ(ended.code, ExitCode::kDone) << ended.output;
+    return ended.output;
+  }
+};
+
+TEST_F(Commands, ASecondRunSaysThatItIsFinished) {
+  EXPECT_THAT(run("").output, HasSubstr("already finished: 2 steps"));
+}
+
+TEST_F(Commands, EvalWritesTheSameNumbersForARunAndItsExports) {
+  const std::string table = output("eval run --corpus corpus.jsonl");
+  for (const char* row : {"base", "hybrid", "adapter", "target"}) EXPECT_THAT(table, HasSubstr(row));
+  const std::string numbers = text_of("run/evaluation.json");
+  EXPECT_THAT(numbers, HasSubstr("token_kl"));
+  for (const char* format : {"adapters", "authors"}) {
+    output(fmt::format("export run --format {0} --out {0}", format));
+    output(fmt::format("eval {0} --base base --target target --corpus corpus.jsonl --out {0}.json", format));
+    EXPECT_EQ(text_of(fmt::format("{}.json", format)), numbers) << format;
+    EXPECT_THAT(output(fmt::format("verify {}", format)), HasSubstr("no problems"));
+    EXPECT_THAT(output(fmt::format("inspect {}", format)), HasSubstr("layer 3: D 128, F 32"));
+  }
+  expect_error(command("export run --out adapters"), ExitCode::kCannotWrite, HasSubstr("already there"));
+  expect_error(command("export run --out new --format hdf5"), ExitCode::kBadConfig, HasSubstr("adapters"));
+}
+
+TEST_F(Commands, InspectSaysWhatARunItsCacheAndItsCheckpointHold) {
+  EXPECT_THAT(output("inspect run"),
+              AllOf(HasSubstr("a run directory"), HasSubstr("adapter.features: 32"), HasSubstr("step-000000002")));
+  EXPECT_THAT(output("inspect run/cache"), AllOf(HasSubstr("an activation cache"), HasSubstr("in 3 shards")));
+  EXPECT_THAT(output("inspect run/checkpoints/step-000000002"), HasSubstr("a checkpoint of step 2"));
+}
+
+TEST_F(Commands, VerifyNamesEveryDamagedPlace) {
+  EXPECT_THAT(output("verify run"), HasSubstr("no problems"));
+  flip_a_byte(folder_ / "run/cache/shard-000001.h5", fs::file_size(folder_ / "run/cache/shard-000001.h5") / 2);
+  const fs::path part = folder_ / "run/checkpoints/step-000000002/layer-002.safetensors";
+  flip_a_byte(part, fs::file_size(part) - 1);
+  const Ended ended = command("verify run");
+  EXPECT_EQ(ended.code, ExitCode::kBadData);
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("shard-000001.h5"), HasSubstr("layer-002.safetensors")));
+}
+
+TEST_F(Commands, RunsAreNotContinuedWhenAskedNotTo) {
+  expect_error(run("--resume never"), ExitCode::kBadConfig, HasSubstr("holds checkpoints"));
+}
+
+TEST_F(Commands, DryRunsWriteNothing) {
+  fs::remove_all(folder_ / "run");
+  EXPECT_THAT(run("--dry-run").output, AllOf(HasSubstr("would be captured"), HasSubstr("2 ranks")));
+  EXPECT_THAT(run("--layers 1,3 --dry-run").output, HasSubstr("2 layers"));
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+}  // namespace
+}  // namespace tadapt
