@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "data/json.h"
@@ -66,14 +67,15 @@ void add_tensor(Hash128& hash, const std::string& name, const SafetensorsFile& f
 ModelFiles::ModelFiles(fs::path directory) : directory_(std::move(directory)) {
   const fs::path single = directory_ / "model.safetensors";
   const fs::path index = directory_ / "model.safetensors.index.json";
-  if (fs::exists(single)) {
+  std::error_code unreadable;  // is as good as not there
+  if (fs::exists(single, unreadable)) {
     const auto& file = files_["model.safetensors"] = std::make_unique<SafetensorsFile>(single);
     for (const std::string& name : file->names()) where_[name] = file.get();
-  } else if (fs::exists(index)) {
+  } else if (fs::exists(index, unreadable)) {
     open_shards(index);
   } else {
     throw MissingInputError("{}: {}", directory_.string(),
-                            fs::is_directory(directory_)
+                            fs::is_directory(directory_, unreadable)
                                 ? "neither model.safetensors nor model.safetensors.index.json is there"
                                 : "no such model directory");
   }
