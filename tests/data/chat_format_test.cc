@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 
 const std::filesystem::path kSource = TADAPT_SOURCE_DIR;
 const std::filesystem::path kGolden = kSource / "tests/golden/tokenizer";
-const std::filesystem::path kToy = kSource / "data/toy/target";
+const std::filesystem::path kToy = kGolden / "toy";
 const std::string kBos = "<｜begin▁of▁sentence｜>";
 const std::string kEos = "<｜end▁of▁sentence｜>";
 

@@ -3,6 +3,7 @@
 
     python3 tests/golden/make_tokenizer_golden.py      # needs tokenizers and transformers 4.57.1; run by hand
 
+toy/          the bundled toy tokenizer as it was, so that remaking the toy pair does not touch these files
 mixed/        a byte-level BPE tokenizer learned from made-up words of many scripts, code and numbers; it differs from the
               bundled toy tokenizer in everything that may differ: splitting pattern, merges as strings, added tokens that
               strip or are matched after normalisation, a template that adds BOS, a padded vocabulary entry
@@ -15,6 +16,7 @@ chats.json    [{"tokenizer", "format", "turns": [[role, text]], "ids", "prompt_i
 
 import json
 import random
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -213,7 +215,10 @@ def main() -> None:
     if transformers.__version__ != TRANSFORMERS_VERSION:
         raise SystemExit(f"expected transformers {TRANSFORMERS_VERSION}, found {transformers.__version__}")
     state = write_mixed(ROOT / "mixed")
-    named = {"toy": Tokenizer.from_file(str(TOY / "tokenizer.json")),
+    (ROOT / "toy").mkdir(exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(TOY / name, ROOT / "toy" / name)
+    named = {"toy": Tokenizer.from_file(str(ROOT / "toy" / "tokenizer.json")),
              "mixed": Tokenizer.from_file(str(ROOT / "mixed" / "tokenizer.json")), "gpt2": gpt2_variant(state)}  # fmt: skip
     tokens = [t["content"] for name in ("toy", "mixed") for t in json.loads(named[name].to_str())["added_tokens"]]
     with (ROOT / "lines.jsonl").open("w", encoding="utf-8") as file:
@@ -221,7 +226,7 @@ def main() -> None:
             names = named if index % 4 == 0 else ("toy", "mixed")
             line = {"text": text, **{n: named[n].encode(text, add_special_tokens=False).ids for n in names}}
             file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
-    automatic = {n: transformers.AutoTokenizer.from_pretrained(d) for n, d in (("toy", TOY), ("mixed", ROOT / "mixed"))}
+    automatic = {name: transformers.AutoTokenizer.from_pretrained(ROOT / name) for name in ("toy", "mixed")}
     texts = ["", "Who are you?", "<think>\nWait, é</think>", "1 <both> 2"]
     write(ROOT / "texts.json", [{"tokenizer": n, "text": t, "ids": a(t).input_ids} for n, a in automatic.items() for t in texts])
     write(ROOT / "chats.json", render_chats(automatic))
