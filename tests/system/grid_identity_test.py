@@ -1,0 +1,49 @@
+"""The same adapters, bit for bit, for any ranks, threads and mix of layer blocks and data-parallel groups."""
+import unittest
+
+from harness import FULL, SOURCE, SystemTest, run
+
+STEPS = 200 if FULL else 40
+# (ranks, threads, data-parallel ranks)
+GRIDS = [(1, 2, 1), (2, 1, 1), (2, 2, 2), (3, 1, 1), (4, 1, 1), (4, 1, 2), (4, 2, 4), (8, 1, 2)]
+
+
+class GridIdentityTest(SystemTest):
+    def check(self, compute):
+        options = dict(train__steps=STEPS, train__compute=compute, checkpoint__every_steps=0)
+        reference = f"{compute}-reference"
+        self.train(reference, grid__threads=1, **options)
+        for ranks, threads, data_parallel in GRIDS:
+            name = f"{compute}-{ranks}-{threads}-{data_parallel}"
+            with self.subTest(name):
+                self.train(name, ranks, grid__threads=threads, grid__data_parallel=data_parallel, **options)
+                self.assert_same_run(reference, name, STEPS)
+
+    def test_bfloat16(self):
+        self.check("bf16")
+
+    def test_float32(self):
+        self.check("fp32")
+
+    def test_global_order(self):
+        options = dict(train__steps=20, train__order="global", checkpoint__every_steps=0)
+        self.train("global-1", grid__threads=1, **options)
+        self.train("global-4", 4, grid__data_parallel=2, **options)
+        self.assert_same_run("global-1", "global-4", 20)
+
+    def test_evaluation_is_the_same_for_any_rank_count(self):
+        self.train("evaluated", train__steps=20)
+        corpus = self.scratch / "few.jsonl"
+        lines = (SOURCE / "data/toy/validation.jsonl").read_text().splitlines()[:30]
+        corpus.write_text("\n".join(lines) + "\n")
+        texts = []
+        for ranks in (1, 3):
+            out = self.scratch / f"eval-{ranks}.json"
+            result = run(["eval", self.scratch / "evaluated", "--corpus", corpus, "--out", out], ranks)
+            self.assertEqual(result.returncode, 0, result.stdout)
+            texts.append(out.read_text())
+        self.assertEqual(texts[0], texts[1])
+
+
+if __name__ == "__main__":
+    unittest.main()
