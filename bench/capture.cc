@@ -102,7 +102,7 @@ int main() {
                                           .max_positions = 1024};
   std::printf("capture, written to disk, %d threads\n", tadapt::threads_per_rank(1));
   for (const DType compute : {DType::kFloat32, DType::kBFloat16}) {
-    tadapt::measure({"toy", toy, 2000, 64}, compute);
-    tadapt::measure({"larger", larger, 32, 512}, compute);
+    tadapt::measure({"toy", toy, 1000, 64}, compute);
+    tadapt::measure({"larger", larger, 16, 512}, compute);
   }
 }

@@ -39,8 +39,9 @@ TEST(RowChoice, DrawsAreSubsetsFixedBySeedAndSequence) {
   EXPECT_NE(chosen_positions(choice, 0, 40), chosen_positions(reseeded, 0, 40));
 }
 
+constexpr int kDraws = 20000, kLength = 12, kWanted = 3;
+
 TEST(RowChoice, EveryPositionIsEquallyLikely) {
-  constexpr int kDraws = 20000, kLength = 12, kWanted = 3;
   std::vector<int> counts(kLength, 0);
   for (int sequence = 0; sequence < kDraws; ++sequence) {
     for (const std::int32_t position :

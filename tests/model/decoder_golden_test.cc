@@ -17,10 +17,8 @@ struct Case {
   DType compute;
 };
 
-void PrintTo(const Case& printed, std::ostream* out) { *out << printed.name << " in " << name(printed.compute); }
-
-std::string shown(const ::testing::TestParamInfo<Case>& info) {
-  return info.param.name + "_" + name(info.param.compute);
+std::ostream& operator<<(std::ostream& out, const Case& printed) {
+  return out << printed.name << " in " << name(printed.compute);
 }
 
 class DecoderGolden : public ::testing::TestWithParam<Case> {
