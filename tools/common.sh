@@ -9,6 +9,9 @@ release=$root/build/release
 # OpenMPI refuses root and more ranks than cores unless told otherwise.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 
+# Clones in other folders share what ccache keeps.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+
 # Prints the comment block under the shebang as help.
 show_help() {
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"
