@@ -39,7 +39,7 @@ class Buffer {
   std::size_t bytes_ = 0;
   Device device_ = Device::kCpu;
   DType dtype_ = DType::kInt8;
-  Shape shape_;
+  Shape shape_{0};  // an empty buffer has no elements; rank 0 would be one
 };
 
 /// One device as one rank uses it. Not shared between host threads that call ops; ops themselves use `threads()`.

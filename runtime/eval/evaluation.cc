@@ -80,7 +80,7 @@ FaithfulnessReport run_evaluation(const EvaluationRequest& request, const RunEnv
                                 corpus->size(), corpus->total_tokens()));
   AdapterSet adapters(environment.context, bundle, options.train.compute);
   const FaithfulnessModels models{*pair, base ? &*base : nullptr, refusal, adapters};
-  Progress progress("eval", "sequences", corpus->size(), 0, options.log.every_seconds, environment.print);
+  ProgressReport progress("eval", "sequences", corpus->size(), 0, options.log.every_seconds, environment.print);
   return evaluate_faithfulness(
       environment.context, environment.world, models, *corpus,
       {.partial = request.partial, .stop_requested = environment.stop_requested, .progress = [&](std::int64_t done) {

@@ -112,7 +112,7 @@ CaptureOutcome CacheCapture::run() {
   environment_.heartbeat("loading models");
   const Decoder pair = Decoder::load_pair(environment_.context, environment_.files, options_.model.target,
                                           options_.model.base, options_.model.compute);
-  Progress progress("capture", "rows", plan_.rows, 0, options_.log.every_seconds, environment_.print);
+  ProgressReport progress("capture", "rows", plan_.rows, 0, options_.log.every_seconds, environment_.print);
   return tadapt::capture({.files = environment_.files,
                           .ranks = environment_.world,
                           .context = environment_.context,

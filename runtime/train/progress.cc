@@ -20,8 +20,8 @@ std::string count_text(double count) {
   return fmt::format("{:.2f}G", count / 1e9);
 }
 
-Progress::Progress(std::string what, std::string unit, std::int64_t total, std::int64_t done, double every_seconds,
-                   Print print)
+ProgressReport::ProgressReport(std::string what, std::string unit, std::int64_t total, std::int64_t done,
+                               double every_seconds, Print print)
     : what_(std::move(what)),
       unit_(std::move(unit)),
       total_(total),
@@ -32,11 +32,11 @@ Progress::Progress(std::string what, std::string unit, std::int64_t total, std::
       start_(Clock::now()),
       last_print_(start_) {}
 
-double Progress::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+double ProgressReport::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
-double Progress::rate() const { return static_cast<double>(done_ - first_) / std::max(1e-9, seconds()); }
+double ProgressReport::rate() const { return static_cast<double>(done_ - first_) / std::max(1e-9, seconds()); }
 
-void Progress::update(std::int64_t done, const std::function<std::string()>& note) {
+void ProgressReport::update(std::int64_t done, const std::function<std::string()>& note) {
   const bool finished = done >= total_ && done_ < total_;
   done_ = done;
   const auto now = Clock::now();

@@ -1,4 +1,4 @@
-// Progress of long work: plain lines on rank 0, at most one every few seconds, with rate and remaining time.
+// ProgressReport of long work: plain lines on rank 0, at most one every few seconds, with rate and remaining time.
 #pragma once
 
 #include <chrono>
@@ -13,12 +13,12 @@ std::string duration_text(double seconds);
 /// "950", "12.3k", "4.56M", "7.8G".
 std::string count_text(double count);
 
-class Progress {
+class ProgressReport {
  public:
   using Print = std::function<void(const std::string& line)>;
   /// `what` names the work ("capture"), `unit` what is counted ("rows"); `done` units are finished already (a resume).
-  Progress(std::string what, std::string unit, std::int64_t total, std::int64_t done, double every_seconds,
-           Print print);
+  ProgressReport(std::string what, std::string unit, std::int64_t total, std::int64_t done, double every_seconds,
+                 Print print);
 
   /// `done` units are finished now; prints when it is time, or at the end. `note` is asked for only when printing.
   void update(std::int64_t done, const std::function<std::string()>& note = {});

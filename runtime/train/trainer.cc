@@ -62,8 +62,8 @@ Trainer::Trainer(TrainerParts parts, std::int64_t total_steps)
 
 TrainingOutcome Trainer::run(std::int64_t first_step) {
   const std::int64_t batch_tokens = parts_.options.train.batch_tokens;
-  Progress progress("train", "tokens", total_steps_ * batch_tokens, first_step * batch_tokens,
-                    parts_.options.log.every_seconds, parts_.environment.print);
+  ProgressReport progress("train", "tokens", total_steps_ * batch_tokens, first_step * batch_tokens,
+                          parts_.options.log.every_seconds, parts_.environment.print);
   for (Trainee& trainee : parts_.trainees) {
     const auto index = static_cast<std::size_t>(&trainee - parts_.trainees.data());
     trainee.adapter->prepare(parts_.environment.context, parts_.store.master_views(index));
@@ -264,7 +264,7 @@ std::string Trainer::save(std::int64_t step) {
   }
 }
 
-void Trainer::log_step(const StepMetrics& metrics, Progress& progress) {
+void Trainer::log_step(const StepMetrics& metrics, ProgressReport& progress) {
   if (due(metrics.step, parts_.options.log.metrics_every_steps) || metrics.step == total_steps_)
     parts_.log->step(metrics);
   progress.update(metrics.step * parts_.options.train.batch_tokens, [&] {

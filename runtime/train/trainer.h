@@ -68,7 +68,7 @@ class Trainer {
   void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const;
   void evaluate(std::int64_t step);
   std::string save(std::int64_t step);
-  void log_step(const StepMetrics& metrics, Progress& progress);
+  void log_step(const StepMetrics& metrics, ProgressReport& progress);
   void trace(const char* what, std::size_t index) const;
   bool due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
 
