@@ -1,6 +1,9 @@
 // ActivationLoader: blocks of samples are planned one after the other, their chunks read by any thread in any order.
 #include "data/activation_loader.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -14,6 +17,17 @@ std::size_t tensor_bytes(const CacheFormat& format, const BatchSlice& slice) {
   const auto elements = static_cast<std::size_t>(slice.rows() * format.width);
   const std::size_t bytes = elements * bytes_per_element(delivered_dtype(format));
   return (bytes + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
+
+/// Asks for large pages under a buffer of zeros: rows are scattered over it, and with small pages most of the time went
+/// into address translation. Pages already there are small and given back; touched again, they are zeros as before.
+void prefer_large_pages(const Buffer& buffer) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(buffer.data()) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(buffer.data()) + buffer.bytes()) / page * page;
+  if (begin >= end) return;
+  auto* pages = reinterpret_cast<void*>(begin);
+  if (::madvise(pages, end - begin, MADV_HUGEPAGE) == 0) ::madvise(pages, end - begin, MADV_DONTNEED);
 }
 
 /// Samples that are read together at most.
@@ -160,6 +174,7 @@ void ActivationLoader::add_slot() {
   const Shape shape{options_.slice.rows(), cache_.width()};
   auto slot = std::make_unique<Slot>();
   slot->memory = Buffer(Device::kCpu, options_.layers.size() * 2 * bytes);
+  prefer_large_pages(slot->memory);
   auto* memory = static_cast<std::byte*>(slot->memory.data());
   for (std::size_t i = 0; i < options_.layers.size(); ++i, memory += 2 * bytes) {
     slot->batch.layers.push_back(

@@ -2,9 +2,9 @@
 #include "data/activation_shard.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "data/row_codec.h"
+#include "data/stream_copy.h"
 #include "kernels/core/error.h"
 
 namespace tadapt {
@@ -75,7 +75,7 @@ namespace {
 /// One stored row to where it is wanted; `scales` (of the chunk) is empty unless rows are int8.
 void deliver(std::span<const std::byte> row, std::span<const float> scales, std::int64_t row_in_chunk, std::byte* to) {
   if (scales.empty()) {
-    std::memcpy(to, row.data(), row.size());
+    stream_copy(to, row.data(), row.size());
   } else {
     decode_int8_row({reinterpret_cast<const std::int8_t*>(row.data()), row.size()},
                     scales[static_cast<std::size_t>(row_in_chunk)], reinterpret_cast<float*>(to));
@@ -103,6 +103,7 @@ void ShardReader::gather_chunk(std::size_t layer_index, RowKind kind, std::int64
       deliver(piece.subspan(static_cast<std::size_t>(row - begin) * row_bytes, row_bytes), row_scales, row, next->to);
     }
   }
+  stream_copies_done();
   check(dataset, chunk, crc);
 }
 
@@ -118,6 +119,7 @@ void ShardReader::gather_rows(std::size_t layer_index, RowKind kind, std::int64_
     file_->read(offset + static_cast<std::uint64_t>(row) * row_bytes, bytes);
     deliver(bytes, row_scales, row, want.to);
   }
+  stream_copies_done();
 }
 
 }  // namespace tadapt
