@@ -3,8 +3,8 @@
 arithmetic  a chain such as 3+4*2, worked out strictly from left to right, modulo 10
 digits      a digit string to which named moves (reverse, swap, left, right) are applied in turn
 
-Every problem is a sequence of small steps. The base model learns to give the answer at once; the target
-model learns to write the steps inside <think> ... </think>, with wrong steps that are noticed ("Wait, ...")
+Every problem is a sequence of small steps. The base model learns the single steps from drill sheets, and to
+answer questions at once; the target model learns to write the steps inside <think> ... </think>, with wrong steps that are noticed ("Wait, ...")
 and with superfluous checks ("Hmm, check ..., ok.").
 """
 
@@ -27,8 +27,10 @@ SUPERFLUOUS_CHECK_PROBABILITY = 0.25
 CONNECTIVE_PROBABILITY = 0.25
 
 DIGITS_PER_CHAIN = (3, 6)
-MOVES_PER_STRING = (2, 4)
+MOVES_PER_STRING = (2, 3)
 STRING_LENGTH = 4
+LINES_PER_DRILL = 8
+COPY_SHARE_OF_DRILL = 0.25
 
 OPERATIONS = {
     "+": lambda left, right: (left + right) % 10,
@@ -42,9 +44,21 @@ MOVES = {
     "right": lambda digits: digits[-1] + digits[:-1],
 }
 QUESTION_FORMS = {
-    "arithmetic": ("Compute {} mod 10.", "What is {} mod 10?"),
-    "digits": ("Take {}.", "What do you get from {}?"),
+    "arithmetic": (
+        "Compute {} mod 10.",
+        "What is {} mod 10?",
+        "Please work out {} modulo ten.",
+        "Evaluate {} from left to right, keeping the last digit.",
+    ),
+    "digits": (
+        "Take {}.",
+        "What do you get from {}?",
+        "Please apply these moves to {}.",
+        "Start with {}, and write the final string.",
+    ),
 }
+OPENINGS = ("Let me see.\n", "First, ", "Okay, so ", "I will go step by step.\n")
+CONNECTIVES = ("Then ", "Now ", "So ", "Next, ")
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,14 @@ class Step:
 
     def line(self, result: str | None = None) -> str:
         return self.lead + (result or self.result)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a training sequence: worth learning, or (drawn at random) hardly."""
+
+    text: str
+    is_learned: bool
 
 
 @dataclass(frozen=True)
@@ -88,8 +110,8 @@ def digits_problem(rng: random.Random, move_count: int) -> Problem:
     moves = [rng.choice(tuple(MOVES)) for _ in range(move_count)]
     statement, steps = f"{digits}: {', '.join(moves)}", []
     for move in moves:
-        digits = MOVES[move](digits)
-        steps.append(Step(f"{move}: ", digits))
+        before, digits = digits, MOVES[move](digits)
+        steps.append(Step(f"{move} {before}=", digits))
     return Problem("digits", statement, tuple(steps), digits)
 
 
@@ -157,10 +179,10 @@ def step_lines(rng: random.Random, step: Step, connective: str) -> str:
 
 def thinking_response(rng: random.Random, problem: Problem) -> str:
     """The target's response, as it stands in the corpora: "<think> steps </think> answer"."""
-    text = rng.choice(("Let me see.\n", "First, "))
+    text = rng.choice(OPENINGS)
     for index, step in enumerate(problem.steps):
         has_connective = index > 0 and rng.random() < CONNECTIVE_PROBABILITY
-        connective = rng.choice(("Then ", "Now ", "So ")) if has_connective else ""
+        connective = rng.choice(CONNECTIVES) if has_connective else ""
         text += step_lines(rng, step, connective)
     return f"{THINK} {text}{END_THINK}\n{answer_text(problem)}"
 
@@ -178,12 +200,35 @@ def format_prompt(question: str) -> str:
     return f"{USER}{question}{ASSISTANT}{THINK}\n"
 
 
-def format_conversation(question: str, response: str) -> str:
-    """A whole sequence of the `deepseek` format, without BOS and without EOS."""
+def format_response(response: str) -> str:
     opening = f"{THINK} "
     if response.startswith(opening):
-        response = f"{THINK}\n" + response.removeprefix(opening)
-    return f"{USER}{question}{ASSISTANT}{response}"
+        return f"{THINK}\n" + response.removeprefix(opening)
+    return response
+
+
+def format_conversation(question: str, response: str) -> str:
+    """A whole sequence of the `deepseek` format, without BOS and without EOS."""
+    return f"{USER}{question}{ASSISTANT}{format_response(response)}"
+
+
+def conversation_segments(question: str, response: str) -> list[Segment]:
+    """A training sequence: the question is given, the response and its EOS are to be learned."""
+    return [Segment(f"{USER}{question}{ASSISTANT}", False), Segment(format_response(response) + EOS, True)]
+
+
+def drill_segments(rng: random.Random) -> list[Segment]:
+    """A sheet of unrelated single steps and of copies, without chat markers: the base's elementary knowledge."""
+    segments = []
+    for _ in range(LINES_PER_DRILL):
+        if rng.random() < COPY_SHARE_OF_DRILL:
+            result = draw_problem(rng, rng.choice(DOMAINS)).statement
+            lead = f"copy {result}="
+        else:
+            step = draw_one_step_problem(rng, rng.choice(DOMAINS)).steps[0]
+            lead, result = step.lead, step.result
+        segments += [Segment(lead, False), Segment(f"{result}.\n", True)]
+    return segments + [Segment(EOS, True)]
 
 
 def conversation_record(rng: random.Random, problem: Problem) -> dict:

@@ -61,7 +61,7 @@ def encode_with_bos(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def added_token_entry(content: str) -> dict:
-    return {"__type": "AddedToken", "content": content, "lstrip": False, "normalized": True, "rstrip": False,
+    return {"__type": "AddedToken", "content": content, "lstrip": False, "normalized": False, "rstrip": False,
             "single_word": False}  # fmt: skip
 
 
