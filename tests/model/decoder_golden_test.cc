@@ -21,6 +21,10 @@ std::ostream& operator<<(std::ostream& out, const Case& printed) {
   return out << printed.name << " in " << name(printed.compute);
 }
 
+std::string shown(const ::testing::TestParamInfo<Case>& info) {
+  return info.param.name + "_" + name(info.param.compute);
+}
+
 class DecoderGolden : public ::testing::TestWithParam<Case> {
  protected:
   std::filesystem::path directory() const {
