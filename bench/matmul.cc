@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 
 #include "kernels/core/random.h"
@@ -148,21 +149,25 @@ void print_ceiling(DType compute) {
 }  // namespace
 }  // namespace tadapt
 
-int main() {
+int main(int argc, char** argv) {
   using namespace tadapt;
+  std::vector<Problem> forward = {{4096, 8192, 3584}, {4096, 3584, 8192}, {1024, 1536, 1536}, {1024, 512, 128}};
+  std::vector<Problem> gradient = {{512, 8192, 3584}, {1024, 1536, 1536}, {128, 512, 128}};
+  if (argc == 4) forward = gradient = {{std::atoll(argv[1]), std::atoll(argv[2]), std::atoll(argv[3])}};
+  if (argc != 1 && argc != 4) {
+    std::fprintf(stderr, "bench_matmul [TOKENS OUTPUTS INPUTS]\n");
+    return 2;
+  }
   const int threads = threads_per_rank(1);
   Context context = Context::cpu(threads);
   omp_set_num_threads(threads);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   std::printf("instruction set %s, %d threads\n", effective_instruction_set().c_str(), threads);
   for (const DType compute : {DType::kFloat32, DType::kBFloat16}) {
     if (compute == DType::kBFloat16 && !cpu::has_bfloat16_products()) continue;
     print_ceiling(compute);
-    for (const Problem& p : {Problem{4096, 8192, 3584}, {4096, 3584, 8192}, {1024, 1536, 1536}, {1024, 512, 128}}) {
-      bench_forward(context, p, compute);
-    }
-    for (const Problem& p : {Problem{512, 8192, 3584}, {1024, 1536, 1536}, {128, 512, 128}}) {
-      bench_gradient(context, p, compute);
-    }
+    for (const Problem& p : forward) bench_forward(context, p, compute);
+    for (const Problem& p : gradient) bench_gradient(context, p, compute);
   }
   return 0;
 }

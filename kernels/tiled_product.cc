@@ -21,7 +21,7 @@ std::size_t rounded_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kA
 /// rows each time they come.
 std::int64_t rows_per_tile(std::int64_t outputs, std::int64_t inputs) {
   constexpr std::int64_t kCachedWeights = 1 << 19;
-  return outputs * inputs <= kCachedWeights ? 64 : 128;
+  return outputs * inputs <= kCachedWeights ? 128 : 192;
 }
 
 memory::desc row_major(std::int64_t rows, std::int64_t columns, memory::data_type type) {

@@ -5,6 +5,10 @@
 #include "kernels/core/convert.h"
 #include "kernels/core/exponential.h"
 #include "kernels/core/float16.h"
+#include "kernels/core/vectorise.h"
+#include "kernels/losses.h"
+#include "kernels/optim.h"
+#include "kernels/pointwise.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -136,6 +140,42 @@ TEST(Convert, VectorLoopsEqualTheScalarDefinition) {
     EXPECT_EQ(std::bit_cast<std::uint32_t>(rounded.span<float>()[i]),
               std::bit_cast<std::uint32_t>(static_cast<float>(bfloat16(value))));
   }
+}
+
+// The clones of a vectorised loop (one is chosen by the machine) against the plain formulas compiled here.
+TEST(Vectorise, LoopsGiveTheBitsOfThePlainFormulas) {
+  Context context = Context::cpu(1);
+  const std::int64_t n = 1000;
+  const auto size = static_cast<std::size_t>(n);
+  const Buffer x = testing::uniform(DType::kFloat32, {1, n}, 1, -20, 20),
+               y = testing::uniform(DType::kFloat32, {1, n}, 2);
+  const Buffer gated(Device::kCpu, DType::kFloat32, {1, n}), sums(Device::kCpu, DType::kFloat64, {1});
+  const Buffer first = testing::uniform(DType::kFloat32, {n}, 3),
+               second = testing::uniform(DType::kFloat32, {n}, 4, 0, 1);
+  const Buffer master = testing::uniform(DType::kFloat32, {n}, 5);
+  std::vector<float> w(size), m(size), v(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    w[i] = master.span<float>()[i];
+    m[i] = first.span<float>()[i];
+    v[i] = second.span<float>()[i];
+  }
+  const AdamWStep step{.learning_rate = 0.01, .weight_decay = 0.1, .step = 3, .gradient_scale = 0.7};
+  swiglu(context, x.tensor(), y.tensor(), gated.tensor());
+  row_square_norms(context, x.tensor(), sums.tensor());
+  const Tensor gradient = y.tensor().reshaped({n});
+  adamw(context, {master.tensor(), first.tensor(), second.tensor(), gradient, {}}, step);
+  const std::span<const float> numbers = x.span<float>(), others = y.span<float>();
+  for (std::size_t i = 0; i < size; ++i) {
+    ASSERT_EQ(gated.span<float>()[i], SwiGlu{}(numbers[i], others[i])) << i;
+    const AdamWElement element(step);
+    element(w[i], m[i], v[i], others[i]);
+    ASSERT_EQ(master.span<float>()[i], w[i]) << i;
+    ASSERT_EQ(second.span<float>()[i], v[i]) << i;
+  }
+  EXPECT_EQ(sums.span<double>()[0], ordered_sum(n, [&](std::int64_t i) {
+              const double number = numbers[static_cast<std::size_t>(i)];
+              return number * number;
+            }));
 }
 
 TEST(Exponential, StaysWithinTwoUnitsOfTheTruth) {
