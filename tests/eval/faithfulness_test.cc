@@ -1,0 +1,180 @@
+// Faithfulness against a double-precision recomputation, and what must hold whatever the models: zero adapters change
+// nothing, the target agrees with itself, exports read back equal.
+#include "runtime/eval/faithfulness.h"
+
+#include <cmath>
+
+#include "runtime/export/export.h"
+#include "runtime/model/segments.h"
+#include "tests/support/errors.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/support/thread_communicator.h"
+#include "tests/support/tiny_models.h"
+
+namespace tadapt {
+namespace {
+
+constexpr std::int64_t kFeatures = 12;
+
+class FaithfulnessTest : public ::testing::Test {
+ protected:
+  FaithfulnessTest() {
+    const std::filesystem::path toy = std::filesystem::path(TADAPT_SOURCE_DIR) / "data" / "toy";
+    const Tokenizer tokenizer = Tokenizer::load(files_, toy / "target");
+    testing::TinyModel model{.vocabulary = tokenizer.vocabulary_size(), .seed = 1};
+    testing::write_tiny_model(folder_ / "target", model);
+    model.seed = 2;
+    testing::write_tiny_model(folder_ / "base", model);
+    std::string lines = read_text(files_, toy / "validation.jsonl");
+    std::size_t end = 0;
+    for (int line = 0; line < 5; ++line) end = lines.find('\n', end) + 1;
+    lines.resize(end);
+    write_atomically(files_, folder_ / "corpus.jsonl", lines);
+    corpus_ = TokenDataset::build(files_, folder_ / "corpus.jsonl", tokenizer, {.max_tokens = 40});
+    pair_ = Decoder::load_pair(context_, files_, folder_ / "target", folder_ / "base", DType::kFloat32);
+    base_ = pair_->load_base(context_, files_, folder_ / "base");
+  }
+
+  /// Adapters of layers 0 and 2 with masters uniform in ±spread.
+  AdapterBundle bundle(float spread) const {
+    AdapterBundle made;
+    made.type = "transcoder";
+    for (const int layer : {0, 2}) {
+      const AdapterShape shape{.model_width = 24, .features = kFeatures};
+      const auto adapter = make_adapter("transcoder", shape, DType::kFloat32);
+      auto store = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter->parameters("layer")});
+      const ParameterTensors masters = store->master_views(0);
+      std::uint64_t number = static_cast<std::uint64_t>(layer) * 10;
+      for (const auto& [name, tensor] : masters.entries()) {
+        const Buffer random = testing::random_tensor(tensor.shape(), 0.0f, spread, 9, number++);
+        std::ranges::copy(random.span<float>(), tensor.span<float>().begin());
+      }
+      made.layers.push_back({.layer = layer, .shape = shape, .store = std::move(store)});
+    }
+    return made;
+  }
+
+  FaithfulnessReport evaluate(const AdapterBundle& adapters, Communicator& world, std::int64_t batch_tokens) {
+    Context context = Context::cpu(1);
+    AdapterSet set(context, adapters, DType::kFloat32);
+    FaithfulnessOptions options;
+    options.batch_tokens = batch_tokens;
+    options.logits_budget_bytes = 1 << 16;
+    return evaluate_faithfulness(context, world, {*pair_, &*base_, "", set}, *corpus_, options);
+  }
+  FaithfulnessReport evaluate(const AdapterBundle& adapters) {
+    SelfCommunicator self;
+    return evaluate(adapters, self, 64);
+  }
+
+  RealFileSystem files_;
+  testing::TemporaryDirectory folder_;
+  Context context_ = Context::cpu(2);
+  std::optional<TokenDataset> corpus_;
+  std::optional<Decoder> pair_, base_;
+};
+
+std::vector<double> log_softmax(std::span<float> logits) {
+  double largest = -INFINITY, sum = 0.0;
+  for (const float logit : logits) largest = std::max(largest, static_cast<double>(logit));
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
+  std::vector<double> result;
+  for (const float logit : logits) result.push_back(static_cast<double>(logit) - largest - std::log(sum));
+  return result;
+}
+
+TEST_F(FaithfulnessTest, TokenKlEqualsARecomputationInDouble) {
+  const FaithfulnessReport report = evaluate(bundle(0.3f));
+  ASSERT_EQ(report.models.size(), 4u);
+  const ModelAgreement& hybrid = report.models[1];
+  double kl = 0.0, differing = 0.0, tokens = 0.0, response_tokens = 0.0;
+  for (std::int64_t i = 0; i < corpus_->size(); ++i) {
+    const TokenSequence sequence = corpus_->sequence(i);
+    TokenBatch batch;
+    batch.append(sequence.ids);
+    const std::vector<Segment> segments = {
+        {.splice = uniform_splice(3, {}), .begin = 0, .end = 3},
+        {.splice = uniform_splice(3, {.mlp = MlpSource::kBase}), .begin = 0, .end = 3}};
+    const ResidualStates states =
+        SegmentRunner(context_, *pair_).run(segments, batch, {.keep = {{0, 3}, {1, 3}}, .observe = {}});
+    const std::vector<LogitsSource> sources = {{&*pair_, states.at({0, 3})}, {&*pair_, states.at({1, 3})}};
+    for_each_logits_chunk(context_, sources, 1 << 24, [&](const LogitsChunk& chunk) {
+      const auto vocabulary = static_cast<std::size_t>(chunk.logits[0].size(1));
+      for (std::int64_t row = chunk.begin; row < std::min(chunk.end, batch.tokens() - 1); ++row) {
+        const auto at = static_cast<std::size_t>(row - chunk.begin) * vocabulary;
+        const auto p = log_softmax(chunk.logits[0].span<float>().subspan(at, vocabulary));
+        const auto q = log_softmax(chunk.logits[1].span<float>().subspan(at, vocabulary));
+        for (std::size_t v = 0; v < vocabulary; ++v) kl += std::exp(p[v]) * (p[v] - q[v]);
+        differing += std::ranges::max_element(p) - p.begin() != std::ranges::max_element(q) - q.begin() ? 1.0 : 0.0;
+        tokens += 1.0;
+        response_tokens += row + 1 >= sequence.response_start ? 1.0 : 0.0;
+      }
+    });
+  }
+  EXPECT_EQ(hybrid.all.tokens, tokens);
+  EXPECT_EQ(hybrid.response.tokens, response_tokens);
+  EXPECT_GT(kl, 0.0);
+  EXPECT_NEAR(hybrid.all.kl, kl, 1e-4 * kl);
+  EXPECT_EQ(hybrid.all.disagreements, differing);
+}
+
+TEST_F(FaithfulnessTest, ZeroAdaptersLeaveBaseMlpsInTheirLayers) {
+  const FaithfulnessReport report = evaluate(bundle(0.0f));
+  const auto partial = [&](const std::string& name) {
+    return *std::ranges::find(report.partial, name, &ModelAgreement::name);
+  };
+  // Layer 1 has no adapter and keeps the target's MLP.
+  EXPECT_EQ(partial("only layer 1").all.kl, 0.0);
+  EXPECT_GT(partial("only layer 0").all.kl, 0.0);
+  EXPECT_EQ(partial("first 3").all.kl, report.models[2].all.kl);
+  EXPECT_EQ(partial("last 3").all.kl, report.models[2].all.kl);
+  for (const LayerFaithfulness& layer : report.layers) {
+    EXPECT_DOUBLE_EQ(layer.delta_nmse, 1.0);
+    EXPECT_EQ(layer.l0, 0.0);
+    EXPECT_EQ(layer.dead_share, 1.0);
+  }
+  EXPECT_EQ(report.adapter_residual_nmse.front(), 0.0);
+  EXPECT_EQ(report.models[3].name, "target");
+  EXPECT_EQ(report.models[3].all.kl, 0.0);
+}
+
+TEST_F(FaithfulnessTest, RanksAndBatchSizesChangeNoBit) {
+  const AdapterBundle adapters = bundle(0.3f);
+  const FaithfulnessReport reference = evaluate(adapters);
+  testing::run_ranks(3, [&](Communicator& world) {
+    const FaithfulnessReport report = evaluate(adapters, world, 1);
+    for (std::size_t i = 0; i < report.models.size(); ++i) {
+      EXPECT_EQ(report.models[i].all.kl, reference.models[i].all.kl);
+      EXPECT_EQ(report.models[i].uncertain.tokens, reference.models[i].uncertain.tokens);
+    }
+    EXPECT_EQ(report.adapter_residual_nmse, reference.adapter_residual_nmse);
+    for (std::size_t i = 0; i < report.layers.size(); ++i) {
+      EXPECT_EQ(report.layers[i].delta_nmse, reference.layers[i].delta_nmse);
+      EXPECT_EQ(report.layers[i].dead_share, reference.layers[i].dead_share);
+    }
+  });
+}
+
+void expect_equal(const AdapterBundle& a, const AdapterBundle& b, std::size_t b_layers) {
+  ASSERT_EQ(b.layers.size(), b_layers);
+  for (const AdapterBundle::Layer& layer : a.layers) {
+    const auto other = std::ranges::find(b.layers, layer.layer, &AdapterBundle::Layer::layer);
+    ASSERT_NE(other, b.layers.end());
+    EXPECT_TRUE(std::ranges::equal(layer.store->master(0).span<float>(), other->store->master(0).span<float>()));
+  }
+}
+
+TEST_F(FaithfulnessTest, ExportsReadBackEqual) {
+  const AdapterBundle adapters = bundle(0.3f);
+  const auto silent = [](const std::string&) {};
+  export_adapters(files_, adapters, folder_ / "adapters");
+  expect_equal(adapters, load_adapters(files_, folder_ / "adapters", silent), 2);
+  export_authors(files_, adapters, folder_ / "base", folder_ / "target", folder_ / "authors");
+  // The layer without an adapter has a transcoder of zeros there.
+  expect_equal(adapters, load_adapters(files_, folder_ / "authors", silent), 3);
+  EXPECT_ERROR(export_adapters(files_, adapters, folder_ / "adapters"), WriteError, ::testing::HasSubstr("not empty"));
+  EXPECT_ERROR(load_adapters(files_, folder_.path(), silent), MissingInputError, ::testing::HasSubstr("no adapters"));
+}
+
+}  // namespace
+}  // namespace tadapt
