@@ -88,8 +88,8 @@ struct GridOptions {
 };
 
 struct LogOptions {
-  double every_seconds = 5.0;  ///< between progress lines
-  std::int64_t metrics_every_steps = 1;       ///< steps between lines of metrics.jsonl
+  double every_seconds = 5.0;            ///< between progress lines
+  std::int64_t metrics_every_steps = 1;  ///< steps between lines of metrics.jsonl
 };
 
 struct RunOptions {
