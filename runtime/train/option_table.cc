@@ -174,6 +174,8 @@ Options train_options() {
               field(&RunOptions::train, &TrainOptions::seed), std::uint64_t{0}),
       integer({"train.evaluate_every_steps", "steps", "Between held-out metrics; 0: only at the end."},
               field(&RunOptions::train, &TrainOptions::evaluate_every_steps), 0, kMaxSteps),
+      integer({"train.held_out_tokens", "tokens", "Held-out rows looked at per evaluation, at most."},
+              field(&RunOptions::train, &TrainOptions::held_out_tokens), 0, kMaxTokens),
       integer(
           {"train.dead_after_tokens", "tokens", "A feature that was not active in this many tokens counts as dead."},
           field(&RunOptions::train, &TrainOptions::dead_after_tokens), 1, kMaxTokens),
@@ -212,6 +214,8 @@ Options log_options() {
   return {
       number({"log.every_seconds", "seconds", "Between progress lines.", OnResume::kMayDiffer},
              field(&RunOptions::log, &LogOptions::every_seconds), kNotNegative),
+      integer({"log.metrics_every_steps", "steps", "Between lines of metrics.jsonl.", OnResume::kMayDiffer},
+              field(&RunOptions::log, &LogOptions::metrics_every_steps), 1, kMaxSteps),
   };
 }
 
