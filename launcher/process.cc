@@ -11,7 +11,7 @@ namespace {
 auto line_printer(std::FILE* stream, int rank) {
   return [stream, rank](const std::string& text) {
     if (rank != 0) return;
-    fmt::print(stream, "{}\n", text);
+    fmt::print(stream, "{}{}", text, text.ends_with('\n') ? "" : "\n");
     std::fflush(stream);
   };
 }
