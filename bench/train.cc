@@ -48,8 +48,13 @@ void run(Context& context, const Shape3& shape) {
   LocalLossPass pass(Device::kCpu, shape.tokens, {shape.width, shape.features});
   std::int64_t step = 0;
   const auto train_step = [&] {
-    pass.value_and_gradient(context, *adapter, {.delta_scale = 1.0, .sparsity = 1e-3, .batch_tokens = shape.tokens},
-                            x.tensor(), delta.tensor(), masters, store.group(0), store.gradient(0));
+    pass.value_and_gradient(context, {.adapter = *adapter,
+                                      .loss = {.delta_scale = 1.0, .sparsity = 1e-3, .batch_tokens = shape.tokens},
+                                      .x = x.tensor(),
+                                      .delta = delta.tensor(),
+                                      .masters = masters,
+                                      .group = store.group(0),
+                                      .gradient = store.gradient(0)});
     optimiser.update(context, store, 0, {.clip_norm = 1.0}, 1e-4, step++);
     adapter->prepare(context, masters);
   };

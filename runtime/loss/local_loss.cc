@@ -26,22 +26,21 @@ LocalLossPass::LocalLossPass(Device device, std::int64_t tokens, const AdapterSh
       row_errors_(device, DType::kFloat64, {tokens}),
       active_(device, DType::kInt32, {tokens}) {}
 
-LocalLossValue LocalLossPass::value_and_gradient(Context& context, Adapter& adapter, const LocalLoss& loss,
-                                                 const Tensor& x, const Tensor& delta, const ParameterTensors& masters,
-                                                 const ParameterGroup& group, const Tensor& gradient) {
-  const std::int64_t tokens = x.size(0);
-  const Tensor activations = matrix(activations_, tokens, adapter.shape().features);
-  const Tensor output = matrix(output_, tokens, adapter.shape().model_width);
+LocalLossValue LocalLossPass::value_and_gradient(Context& context, const Leaf& leaf) {
+  const std::int64_t tokens = leaf.x.size(0);
+  const Tensor activations = matrix(activations_, tokens, leaf.adapter.shape().features);
+  const Tensor output = matrix(output_, tokens, leaf.adapter.shape().model_width);
   const Tensor row_errors = row_errors_.tensor().rows(0, tokens);
-  adapter.forward(context, x, activations, output);
-  squared_error(context, output, delta, static_cast<float>(loss.cotangent_scale()), output, row_errors);
-  const AdapterBackward backward = adapter.backward(context, {.x = x,
-                                                              .activations = activations,
-                                                              .cotangent = output,
-                                                              .sparsity = static_cast<float>(loss.sparsity_scale()),
-                                                              .masters = masters,
-                                                              .gradients = parameter_views(group, gradient),
-                                                              .statistics = statistic_views(group, gradient)});
+  leaf.adapter.forward(context, leaf.x, activations, output);
+  squared_error(context, output, leaf.delta, static_cast<float>(leaf.loss.cotangent_scale()), output, row_errors);
+  const AdapterBackward backward =
+      leaf.adapter.backward(context, {.x = leaf.x,
+                                      .activations = activations,
+                                      .cotangent = output,
+                                      .sparsity = static_cast<float>(leaf.loss.sparsity_scale()),
+                                      .masters = leaf.masters,
+                                      .gradients = parameter_views(leaf.group, leaf.gradient),
+                                      .statistics = statistic_views(leaf.group, leaf.gradient)});
   return {sum(row_errors), backward.weighted_activations};
 }
 

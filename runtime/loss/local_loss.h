@@ -33,11 +33,18 @@ class LocalLossPass {
   /// For leaves of at most `tokens` rows and adapters of at most this shape.
   LocalLossPass(Device device, std::int64_t tokens, const AdapterShape& largest);
 
-  /// Value and gradients of the loss over the rows x, delta [T,D] (fp32 or bf16). `gradient` is laid out as `group` and
-  /// overwritten, statistics included.
-  LocalLossValue value_and_gradient(Context& context, Adapter& adapter, const LocalLoss& loss, const Tensor& x,
-                                    const Tensor& delta, const ParameterTensors& masters, const ParameterGroup& group,
-                                    const Tensor& gradient);
+  /// One leaf of tokens and where its gradient goes.
+  struct Leaf {
+    Adapter& adapter;
+    const LocalLoss& loss;
+    const Tensor& x;      ///< [T,D], fp32 or bf16
+    const Tensor& delta;  ///< as x
+    const ParameterTensors& masters;
+    const ParameterGroup& group;
+    const Tensor& gradient;  ///< laid out as `group`; overwritten, statistics included
+  };
+  /// Value and gradients of the loss over the leaf's rows.
+  LocalLossValue value_and_gradient(Context& context, const Leaf& leaf);
 
   /// Σ_t ‖Δ_t − T(x_t)‖², Σ_t ‖Δ_t‖² and the number of active (token, feature) pairs; nothing is trained.
   struct Evaluation {

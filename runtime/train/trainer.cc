@@ -133,9 +133,14 @@ void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& wo
     const std::span<float> slot = joiner_.slot();
     // Padding between spans is part of the exchange and must be as zero as the store's own.
     std::ranges::fill(slot, 0.0f);
-    const LocalLossValue value = pass_.value_and_gradient(
-        parts_.environment.context, *trainee.adapter, trainee.loss, x.rows(begin, begin + leaf_tokens_),
-        delta.rows(begin, begin + leaf_tokens_), masters, layout, Tensor::of(slot, {gradient.elements()}));
+    const LocalLossValue value =
+        pass_.value_and_gradient(parts_.environment.context, {.adapter = *trainee.adapter,
+                                                              .loss = trainee.loss,
+                                                              .x = x.rows(begin, begin + leaf_tokens_),
+                                                              .delta = delta.rows(begin, begin + leaf_tokens_),
+                                                              .masters = masters,
+                                                              .group = layout,
+                                                              .gradient = Tensor::of(slot, {gradient.elements()})});
     joiner_.push(parts_.environment.context);
     square_errors.push_back(value.square_error);
     weighted_activations.push_back(value.weighted_activations);

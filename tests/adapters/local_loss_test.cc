@@ -52,9 +52,13 @@ class LocalLossTest : public testing::TestWithParam<Problem> {
   LocalLossValue run() {
     const auto [tokens, width, features] = GetParam();
     LocalLossPass pass(Device::kCpu, tokens, {width, features});
-    return pass.value_and_gradient(context_, *adapter_, loss_, Tensor::of(std::span(x_), {tokens, width}),
-                                   Tensor::of(std::span(delta_), {tokens, width}), store_->master_views(0),
-                                   store_->group(0), store_->gradient(0));
+    return pass.value_and_gradient(context_, {.adapter = *adapter_,
+                                              .loss = loss_,
+                                              .x = Tensor::of(std::span(x_), {tokens, width}),
+                                              .delta = Tensor::of(std::span(delta_), {tokens, width}),
+                                              .masters = store_->master_views(0),
+                                              .group = store_->group(0),
+                                              .gradient = store_->gradient(0)});
   }
 
   Context context_ = Context::cpu(2);
@@ -134,9 +138,14 @@ TEST(Transcoder, StartsAtZeroOutputAndZeroSubgradientOfTheNorm) {
   adapter->prepare(context, store.master_views(0));
   std::vector<float> x(8 * 4, 0.5f), delta(8 * 4, 0.25f);
   LocalLossPass pass(Device::kCpu, 4, {8, 16});
-  const LocalLossValue value = pass.value_and_gradient(
-      context, *adapter, {.delta_scale = 1.0, .sparsity = 1.0, .batch_tokens = 4}, Tensor::of(std::span(x), {4, 8}),
-      Tensor::of(std::span(delta), {4, 8}), store.master_views(0), store.group(0), store.gradient(0));
+  const LocalLossValue value =
+      pass.value_and_gradient(context, {.adapter = *adapter,
+                                        .loss = {.delta_scale = 1.0, .sparsity = 1.0, .batch_tokens = 4},
+                                        .x = Tensor::of(std::span(x), {4, 8}),
+                                        .delta = Tensor::of(std::span(delta), {4, 8}),
+                                        .masters = store.master_views(0),
+                                        .group = store.group(0),
+                                        .gradient = store.gradient(0)});
   EXPECT_EQ(value.square_error, 32 * 0.0625);
   EXPECT_EQ(value.weighted_activations, 0.0);
   for (const float gradient : store.gradient(0).span<float>()) EXPECT_TRUE(std::isfinite(gradient));

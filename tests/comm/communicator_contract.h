@@ -74,10 +74,10 @@ inline void check_exact_sum(Communicator& comm) {
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = static_cast<float>(i % 1000) + static_cast<float>(comm.rank());
   comm.start_sum(view(values), "exact")->wait();
-  const int ranks = comm.size();
+  const std::size_t ranks = static_cast<std::size_t>(comm.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
-    ASSERT_EQ(values[i],
-              static_cast<float>(ranks) * static_cast<float>(i % 1000) + static_cast<float>(ranks * (ranks - 1) / 2));
+    const std::size_t sum = ranks * (i % 1000) + ranks * (ranks - 1) / 2;
+    ASSERT_EQ(values[i], static_cast<float>(sum));
   }
 }
 

@@ -26,9 +26,9 @@ std::vector<std::string> job(const std::string& how) {
 }
 
 std::vector<pid_t> pids_in(const std::string& output) {
-  static const std::regex pattern("pid ([0-9]+) of rank");
+  static const std::regex kPattern("pid ([0-9]+) of rank");
   std::vector<pid_t> pids;
-  for (auto match = std::sregex_iterator(output.begin(), output.end(), pattern); match != std::sregex_iterator();
+  for (auto match = std::sregex_iterator(output.begin(), output.end(), kPattern); match != std::sregex_iterator();
        ++match) {
     pids.push_back(std::stoi((*match)[1]));
   }

@@ -37,16 +37,27 @@ Operands make(const Case& c, float low = -2, float high = 2) {
           Buffer(Device::kCpu, DType::kFloat32, {t, c.heads, c.size})};
 }
 
-std::vector<double> oracle(const Case& c, const Operands& o, std::int64_t start, std::int64_t t, std::int64_t n) {
+/// The operands in double.
+struct Numbers {
+  explicit Numbers(const Operands& o)
+      : query(testing::doubles(o.query.tensor())),
+        key(testing::doubles(o.key.tensor())),
+        value(testing::doubles(o.value.tensor())) {}
+  std::vector<double> query, key, value;
+};
+
+/// Row t, head n, of a sequence that starts at row `start`.
+std::vector<double> oracle(const Case& c, const Numbers& o, std::int64_t start, std::int64_t t, std::int64_t n) {
   const std::int64_t g = n / (c.heads / c.groups);
+  const double* query = o.query.data() + (t * c.heads + n) * c.size;
+  const auto row = [&](const std::vector<double>& of, std::int64_t s) {
+    return of.data() + (s * c.groups + g) * c.size;
+  };
   std::vector<double> scores;
   double largest = -1e300, sum = 0;
   for (std::int64_t s = start; s <= t; ++s) {
     double score = 0;
-    for (std::int64_t d = 0; d < c.size; ++d) {
-      score += value(o.query.tensor(), (t * c.heads + n) * c.size + d) *
-               value(o.key.tensor(), (s * c.groups + g) * c.size + d);
-    }
+    for (std::int64_t d = 0; d < c.size; ++d) score += query[d] * row(o.key, s)[d];
     scores.push_back(score / std::sqrt(static_cast<double>(c.size)));
     largest = std::max(largest, scores.back());
   }
@@ -54,9 +65,7 @@ std::vector<double> oracle(const Case& c, const Operands& o, std::int64_t start,
   for (std::int64_t s = start; s <= t; ++s) {
     const double weight = std::exp(scores[static_cast<std::size_t>(s - start)] - largest);
     sum += weight;
-    for (std::int64_t d = 0; d < c.size; ++d) {
-      result[static_cast<std::size_t>(d)] += weight * value(o.value.tensor(), (s * c.groups + g) * c.size + d);
-    }
+    for (std::int64_t d = 0; d < c.size; ++d) result[static_cast<std::size_t>(d)] += weight * row(o.value, s)[d];
   }
   for (double& number : result) number /= sum;
   return result;
@@ -68,12 +77,13 @@ TEST(CausalAttention, MatchesTheOracle) {
         Case{28, 4, 8, {40}}, Case{3, 3, 20, {0, 5, 0, 200, 0}}, Case{2, 2, 129, {66}}}) {
     Context context = Context::cpu(2);
     const Operands o = make(c);
+    const Numbers numbers(o);
     causal_attention(context, o.input(), o.out.tensor());
     std::int64_t start = 0;
     for (const std::int32_t length : c.lengths) {
       for (std::int64_t t = start; t < start + length; ++t) {
         for (std::int64_t n = 0; n < c.heads; ++n) {
-          const std::vector<double> truth = oracle(c, o, start, t, n);
+          const std::vector<double> truth = oracle(c, numbers, start, t, n);
           for (std::int64_t d = 0; d < c.size; ++d) {
             ASSERT_NEAR(value(o.out.tensor(), (t * c.heads + n) * c.size + d), truth[static_cast<std::size_t>(d)], 1e-5)
                 << "H " << c.heads << " h " << c.size << " row " << t << " head " << n;
@@ -89,9 +99,10 @@ TEST(CausalAttention, StaysFiniteWhereScoresAreHuge) {
   const Case c{2, 1, 16, {150}};
   Context context = Context::cpu(1);
   const Operands o = make(c, -300, 300);
+  const Numbers numbers(o);
   causal_attention(context, o.input(), o.out.tensor());
   for (std::int64_t t = 0; t < 150; ++t) {
-    const std::vector<double> truth = oracle(c, o, 0, t, 1);
+    const std::vector<double> truth = oracle(c, numbers, 0, t, 1);
     for (std::int64_t d = 0; d < 16; ++d) {
       ASSERT_NEAR(value(o.out.tensor(), (t * 2 + 1) * 16 + d), truth[static_cast<std::size_t>(d)], 0.1);
     }

@@ -135,8 +135,8 @@ TEST(Launch, RowsPerBlockIsNeverZero) {
 
 TEST(OrderedSum, AddsEveryTermOnce) {
   for (std::int64_t n = 0; n < 70; ++n) {
-    EXPECT_EQ(ordered_sum(n, [](std::int64_t i) { return static_cast<double>(i); }),
-              static_cast<double>(n * (n - 1) / 2));
+    const std::int64_t expected = n * (n - 1) / 2;
+    EXPECT_EQ(ordered_sum(n, [](std::int64_t i) { return static_cast<double>(i); }), static_cast<double>(expected));
   }
 }
 

@@ -7,6 +7,7 @@
 
 namespace tadapt {
 namespace {
+using testing::doubles;
 using testing::same_bits;
 using testing::uniform;
 using testing::value;
@@ -33,12 +34,6 @@ double sparsity(const std::vector<double>& pre, const std::vector<double>& decod
     total += activation * std::sqrt(squares);
   }
   return total;
-}
-
-std::vector<double> doubles(const Tensor& tensor) {
-  std::vector<double> result;
-  for (std::int64_t i = 0; i < tensor.elements(); ++i) result.push_back(value(tensor, i));
-  return result;
 }
 
 TEST(DecoderNorms, MatchTheOracle) {

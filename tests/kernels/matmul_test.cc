@@ -19,8 +19,8 @@ double rounded(double number, DType compute) {
 
 /// A [rows, columns] tensor as the product rounds it, in double.
 std::vector<double> operand(const Tensor& tensor, DType compute) {
-  std::vector<double> numbers;
-  for (std::int64_t i = 0; i < tensor.elements(); ++i) numbers.push_back(rounded(value(tensor, i), compute));
+  std::vector<double> numbers = testing::doubles(tensor);
+  for (double& number : numbers) number = rounded(number, compute);
   return numbers;
 }
 

@@ -17,27 +17,32 @@ inline Buffer uniform(DType dtype, Shape shape, std::uint64_t sample, float low 
   const RandomStream stream(7, RandomPurpose::kTest, 0, sample);
   for (std::int64_t i = 0; i < shape.elements(); ++i) {
     const float value = low + (high - low) * stream.uniform(static_cast<std::uint32_t>(i));
-    const auto at = static_cast<std::size_t>(i);
-    if (dtype == DType::kFloat32) buffer.span<float>()[at] = value;
-    if (dtype == DType::kBFloat16) buffer.span<bfloat16>()[at] = bfloat16(value);
-    if (dtype == DType::kFloat16) buffer.span<float16>()[at] = float16(value);
+    if (dtype == DType::kFloat32) static_cast<float*>(buffer.data())[i] = value;
+    if (dtype == DType::kBFloat16) static_cast<bfloat16*>(buffer.data())[i] = bfloat16(value);
+    if (dtype == DType::kFloat16) static_cast<float16*>(buffer.data())[i] = float16(value);
   }
   return buffer;
 }
 
 /// Element i of a float tensor, as a double.
 inline double value(const Tensor& tensor, std::int64_t i) {
-  const auto at = static_cast<std::size_t>(i);
   switch (tensor.dtype()) {
     case DType::kFloat32:
-      return static_cast<double>(tensor.span<float>()[at]);
+      return static_cast<double>(static_cast<const float*>(tensor.data())[i]);
     case DType::kBFloat16:
-      return static_cast<double>(static_cast<float>(tensor.span<bfloat16>()[at]));
+      return static_cast<double>(static_cast<float>(static_cast<const bfloat16*>(tensor.data())[i]));
     case DType::kFloat16:
-      return static_cast<double>(static_cast<float>(tensor.span<float16>()[at]));
+      return static_cast<double>(static_cast<float>(static_cast<const float16*>(tensor.data())[i]));
     default:
-      return tensor.span<double>()[at];
+      return tensor.span<double>()[static_cast<std::size_t>(i)];
   }
+}
+
+/// All elements of a float tensor.
+inline std::vector<double> doubles(const Tensor& tensor) {
+  std::vector<double> result(static_cast<std::size_t>(tensor.elements()));
+  for (std::int64_t i = 0; i < tensor.elements(); ++i) result[static_cast<std::size_t>(i)] = value(tensor, i);
+  return result;
 }
 
 inline Buffer copy(const Tensor& tensor) {

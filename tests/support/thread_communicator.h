@@ -70,10 +70,13 @@ class ThreadTransport : public Transport {
   struct Sent : Transfer {
     bool done() override { return true; }
   };
-  struct Receiving : Transfer {
+  class Receiving : public Transfer {
+   public:
     Receiving(ThreadWorld& world, ThreadWorld::Channel channel, std::span<std::byte> bytes)
         : world_(world), channel_(channel), bytes_(bytes) {}
     bool done() override { return received_ || (received_ = world_.take(channel_, bytes_)); }
+
+   private:
     ThreadWorld& world_;
     ThreadWorld::Channel channel_;
     std::span<std::byte> bytes_;
