@@ -1,4 +1,5 @@
 // Our tiled products against oneDNN's whole products on all threads, interleaved; and the rate of a product in cache.
+#include "kernels/instruction_set.h"
 #include "kernels/matmul.h"
 
 #include <time.h>
@@ -162,7 +163,7 @@ int main(int argc, char** argv) {
   Context context = Context::cpu(threads);
   omp_set_num_threads(threads);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::printf("instruction set %s, %d threads\n", effective_instruction_set().c_str(), threads);
+  std::printf("instruction set %s, %d threads\n", name(effective_instruction_set()).c_str(), threads);
   for (const DType compute : {DType::kFloat32, DType::kBFloat16}) {
     if (compute == DType::kBFloat16 && !cpu::has_bfloat16_products()) continue;
     print_ceiling(compute);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/core/random.h"
+#include "kernels/instruction_set.h"
 #include "kernels/matmul.h"
 #include "runtime/loss/local_loss.h"
 #include "runtime/optim/adamw_state.h"
@@ -93,6 +94,6 @@ void run(Context& context, const Shape3& shape) {
 int main() {
   tadapt::Context context = tadapt::Context::cpu(tadapt::threads_per_rank(1));
   fmt::print("one layer, bf16, {} threads, {}, median of 9 interleaved runs\n", context.threads(),
-             tadapt::effective_instruction_set());
+             name(tadapt::effective_instruction_set()));
   for (const tadapt::Shape3& shape : {tadapt::Shape3{1024, 128, 512}, {2048, 896, 4096}}) tadapt::run(context, shape);
 }

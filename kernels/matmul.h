@@ -17,9 +17,6 @@ enum class Layout : std::uint8_t {
 /// What happens to a product before it is stored.
 enum class Epilogue : std::uint8_t { kNone, kRelu };
 
-/// The instruction set that products run on here, as checkpoints record it: "avx512_core_amx", "avx2", … The same
-/// binary gives the same bits wherever this name is the same.
-std::string effective_instruction_set();
 /// The library behind the products and its version, as checkpoints record it: "oneDNN 2.6.3".
 std::string product_library();
 

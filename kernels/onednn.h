@@ -1,4 +1,4 @@
-// What our products need of oneDNN: one engine, calls that stay on one thread, and which instruction set it uses.
+// What our products need of oneDNN: calls that stay on one thread, and its types.
 #pragma once
 
 #include <omp.h>
@@ -20,11 +20,6 @@ class OneThread {
  private:
   int before_;
 };
-
-/// To be called before anything else of oneDNN's. Some virtual machines announce AMX but hide the CPUID leaf that
-/// describes its tiles; oneDNN 2.6 then runs into an illegal instruction. There it is held to AVX512-bf16, unless
-/// ONEDNN_MAX_CPU_ISA already says something.
-void avoid_unusable_amx();
 
 /// Whether bf16 operands have instructions of their own here (AVX512-bf16 or AMX).
 bool has_bfloat16_products();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/instruction_set.h"
+
 namespace tadapt {
 namespace {
 
@@ -20,6 +22,18 @@ int threads_of(const RunOptions& options, Communicator& world, const Process& pr
                                   : threads_per_rank(static_cast<int>(std::ranges::count(all, mine)));
 }
 
+/// Makes every rank compute on the lowest instruction set that any of them has, since results differ between sets.
+void agree_on_instruction_set(Communicator& world, const Process& process) {
+  const std::vector<double> mine = {static_cast<double>(available_instruction_set())};
+  const std::vector<double> all = world.all_gather(mine, "instruction sets");
+  const auto [lowest, highest] = std::ranges::minmax(all);
+  const auto agreed = static_cast<InstructionSet>(static_cast<int>(lowest));
+  limit_instruction_set(agreed);
+  if (lowest < highest)
+    process.announce(fmt::format("not all ranks have {}: all compute on {}",
+                                 name(static_cast<InstructionSet>(static_cast<int>(highest))), name(agreed)));
+}
+
 /// Longer than the communicator's bound: that one can name the peer.
 double watchdog_seconds(const RunOptions& options) { return 2.0 * options.grid.timeout_seconds + 30.0; }
 
@@ -35,7 +49,9 @@ RunSession::RunSession(const RunOptions& options, const Process& process)
                    .who = process.session.who(),
                    .print = process.print,
                    .stop_requested = [&process] { return process.signals.requested(); },
-                   .heartbeat = [this](const std::string& phase) { watchdog_.beat(phase); }} {}
+                   .heartbeat = [this](const std::string& phase) { watchdog_.beat(phase); }} {
+  agree_on_instruction_set(*world_, process);
+}
 
 int say_exit(const Process& process, ExitCode code, const std::string& reason, const std::string& facts) {
   process.print(

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 
+#include "kernels/instruction_set.h"
 #include "kernels/matmul.h"
 #include "runtime/loss/loss.h"
 #include "runtime/plan/estimate.h"
@@ -72,7 +73,7 @@ nlohmann::json provenance(const RunOptions& options, const ActivationCacheReader
           {"delta_scale_square", layer_scales},
           {"adapter_type", options.adapter.type},
           {"seed", options.train.seed},
-          {"instruction_set", effective_instruction_set()},
+          {"instruction_set", name(effective_instruction_set())},
           {"versions", {{"tadapt", TADAPT_VERSION}, {"products", product_library()}}}};
 }
 

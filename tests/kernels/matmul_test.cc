@@ -363,7 +363,5 @@ TEST(WeightGradient, ManyLeafLengthsInOneContextKeepTheirBits) {
   }
 }
 
-TEST(InstructionSet, HasAName) { EXPECT_FALSE(effective_instruction_set().empty()); }
-
 }  // namespace
 }  // namespace tadapt

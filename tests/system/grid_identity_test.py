@@ -1,7 +1,7 @@
 """The same adapters, bit for bit, for any ranks, threads and mix of layer blocks and data-parallel groups."""
 import unittest
 
-from harness import FULL, SOURCE, SystemTest, run
+from harness import FULL, SOURCE, SystemTest, command, execute, run
 
 STEPS = 200 if FULL else 40
 # (ranks, threads, data-parallel ranks)
@@ -30,6 +30,17 @@ class GridIdentityTest(SystemTest):
         self.train("global-1", grid__threads=1, **options)
         self.train("global-4", 4, grid__data_parallel=2, **options)
         self.assert_same_run("global-1", "global-4", 20)
+
+    def test_ranks_on_unlike_machines_use_the_lowest_instruction_set(self):
+        options = dict(train__steps=10, checkpoint__every_steps=0, grid__threads=1)
+        low = dict(ONEDNN_MAX_CPU_ISA="AVX2")
+        alone = execute(command(self.train_words("lower-1", **options)), **low)
+        self.assertEqual(alone.returncode, 0, alone.stdout)
+        words = command(self.train_words("lower-2", **options))
+        lower = ["-x", "ONEDNN_MAX_CPU_ISA=AVX2"]
+        mixed = execute(["mpirun", "--bind-to", "none", "-n", "1", *words, ":", "-n", "1", *lower, *words])
+        self.assertEqual(mixed.returncode, 0, mixed.stdout)
+        self.assert_same_run("lower-1", "lower-2", 10)
 
     def test_evaluation_is_the_same_for_any_rank_count(self):
         self.train("evaluated", train__steps=20)

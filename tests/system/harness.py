@@ -30,10 +30,15 @@ def command(words, ranks=1):
     return [*launcher, str(BINARY), *map(str, words)]
 
 
-def run(words, ranks=1):
-    """A finished command with its output; a hang is a failure."""
-    return subprocess.run(command(words, ranks), env=ENVIRONMENT, timeout=TIMEOUT_SECONDS, text=True,
+def execute(words, **environment):
+    """A finished program with its output; a hang is a failure."""
+    return subprocess.run(words, env=ENVIRONMENT | environment, timeout=TIMEOUT_SECONDS, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def run(words, ranks=1):
+    """A finished command of tadapt-dist with its output."""
+    return execute(command(words, ranks))
 
 
 def start(words, ranks=1):
