@@ -46,8 +46,7 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   estimate.working_copy = compute_bytes * request.layers_in_block * 3 * request.width * request.features;
   estimate.leaf_buffers = leaf_joiner_bytes(layer_parameters, request.leaves / request.data_parallel);
   estimate.batch = kFloatBytes * leaf_tokens * (2 * request.features + request.width);
-  estimate.loader = request.layers_in_block * request.row_bytes * (request.batch_tokens + 2 * request.window_tokens) /
-                    request.data_parallel;
+  estimate.loader = request.loader_bytes;
   return estimate;
 }
 

@@ -34,8 +34,7 @@ struct MemoryRequest {
   int data_parallel = 1;
   std::int64_t leaves = 8;
   std::int64_t batch_tokens = 0;  ///< over all ranks
-  std::int64_t window_tokens = 0;
-  std::int64_t row_bytes = 0;  ///< of x and Δ of one token and layer, as cached
+  std::int64_t loader_bytes = 0;  ///< loader_memory_bytes; 0 when there is no cache
   DType compute = DType::kBFloat16;
   std::int64_t frozen_parameters = 0;  ///< held in `compute`; 0 when training from a cache
 };
@@ -49,7 +48,7 @@ struct MemoryEstimate {
   std::int64_t working_copy = 0;    ///< n packed W_enc, W_dec and W_dec transposed, in `compute`
   std::int64_t leaf_buffers = 0;    ///< one layer's gradients of leaves on their way through the tree
   std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
-  std::int64_t loader = 0;          ///< this rank's rows of the batch in use and of two windows beyond it
+  std::int64_t loader = 0;          ///< batches in use and read ahead
   std::int64_t total() const;
   std::string to_string() const;  ///< one line, largest unit first
 };

@@ -13,16 +13,11 @@ namespace {
 
 constexpr int kReadingThreads = 2;
 
-/// Bytes of x and Δ of one token and layer in the loader's memory.
-std::int64_t row_bytes(const RunOptions& options, const RunShape& shape) {
-  return 2 * shape.width * (options.cache.rows == RowFormat::kBFloat16 ? 2 : 4);
-}
-
 }  // namespace
 
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
                    const std::vector<std::int64_t>& rows_per_shard) {
-  RunShape shape{.layers = format.layers, .width = format.width};
+  RunShape shape{.layers = format.layers, .width = format.width, .row_dtype = format.row_dtype};
   const auto shards = static_cast<std::int64_t>(rows_per_shard.size());
   const std::int64_t training_shards =
       std::max<std::int64_t>(std::min<std::int64_t>(1, shards), shards - options.cache.held_out_shards);
@@ -61,15 +56,17 @@ ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks
 }
 
 MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
-  return estimate_memory({.width = shape.width,
-                          .features = options.adapter.features,
-                          .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
-                          .data_parallel = grid.data_parallel(),
-                          .leaves = options.train.reduction_leaves,
-                          .batch_tokens = options.train.batch_tokens,
-                          .window_tokens = options.train.window_tokens,
-                          .row_bytes = row_bytes(options, shape),
-                          .compute = options.train.compute});
+  const CacheFormat format{.layers = shape.layers, .width = shape.width, .row_dtype = shape.row_dtype};
+  const LoaderOptions loader = loader_options(options, grid, 0, 0);
+  return estimate_memory(
+      {.width = shape.width,
+       .features = options.adapter.features,
+       .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
+       .data_parallel = grid.data_parallel(),
+       .leaves = options.train.reduction_leaves,
+       .batch_tokens = options.train.batch_tokens,
+       .loader_bytes = static_cast<std::int64_t>(loader_memory_bytes(format, data_order(options, shape), loader)),
+       .compute = options.train.compute});
 }
 
 DataOrder data_order(const RunOptions& options, const RunShape& shape) {

@@ -14,10 +14,11 @@
 namespace tadapt {
 
 struct RunShape {
-  std::vector<int> layers;         ///< trained, ascending
-  std::int64_t width = 0;          ///< D
-  std::int64_t train_rows = 0;     ///< N, an epoch: all shards but the held-out ones
-  std::int64_t held_out_rows = 0;  ///< looked at per evaluation; they follow the training rows
+  std::vector<int> layers;             ///< trained, ascending
+  std::int64_t width = 0;              ///< D
+  DType row_dtype = DType::kBFloat16;  ///< of x and Δ, as cached
+  std::int64_t train_rows = 0;         ///< N, an epoch: all shards but the held-out ones
+  std::int64_t held_out_rows = 0;      ///< looked at per evaluation; they follow the training rows
   std::int64_t steps = 0;
 };
 

@@ -48,8 +48,7 @@ TEST(Estimate, MemoryOfTheSevenBillionShape) {
                                     .data_parallel = 1,
                                     .leaves = 8,
                                     .batch_tokens = 16384,
-                                    .window_tokens = 65536,
-                                    .row_bytes = 14336,
+                                    .loader_bytes = 59'190'018'048,
                                     .compute = DType::kBFloat16});
   EXPECT_EQ(all.frozen_weights, 0);
   EXPECT_EQ(all.master, 6'577'987'584);
@@ -58,7 +57,6 @@ TEST(Estimate, MemoryOfTheSevenBillionShape) {
   EXPECT_EQ(all.working_copy, 4'932'501'504);  // 28 · 3 · 3584 · 8192 · 2
   EXPECT_EQ(all.leaf_buffers, 704'784'384);    // 3 levels of 58,732,032 floats
   EXPECT_EQ(all.batch, 163'577'856);           // 2048 · (2 · 8192 + 3584) · 4
-  EXPECT_EQ(all.loader, 59'190'018'048);       // 28 · 14336 · (16384 + 131072)
   EXPECT_EQ(all.total(),
             all.master + all.moments + all.gradients + all.working_copy + all.leaf_buffers + all.batch + all.loader);
   EXPECT_THAT(all.to_string(), HasSubstr("moments 13.2 GB"));
@@ -71,8 +69,6 @@ TEST(Estimate, MemoryOfOneRankOfAGrid) {
                                      .data_parallel = 4,
                                      .leaves = 8,
                                      .batch_tokens = 80,
-                                     .window_tokens = 100,
-                                     .row_bytes = 16,
                                      .compute = DType::kFloat32,
                                      .frozen_parameters = 7});
   EXPECT_EQ(part.frozen_weights, 28);
@@ -80,7 +76,7 @@ TEST(Estimate, MemoryOfOneRankOfAGrid) {
   EXPECT_EQ(part.working_copy, 5 * 18 * 4);
   EXPECT_EQ(part.leaf_buffers, 17 * 4);
   EXPECT_EQ(part.batch, 10 * 8 * 4);
-  EXPECT_EQ(part.loader, 5 * 16 * 70);
+  EXPECT_EQ(part.loader, 0);
 }
 
 TEST(Estimate, Checkpoints) {

@@ -1,0 +1,39 @@
+// Sizes of a run before anything is allocated.
+#include "runtime/train/run_shape.h"
+
+#include <gtest/gtest.h>
+
+namespace tadapt {
+namespace {
+
+std::int64_t loader_bytes(RowOrder order, DType rows) {
+  RunOptions options;
+  options.train.batch_tokens = 64;
+  options.train.reduction_leaves = 1;
+  options.train.window_tokens = 1000;
+  options.train.order = order;
+  const RunShape shape{.layers = {0, 3}, .width = 8, .row_dtype = rows, .train_rows = 5000, .steps = 1};
+  return run_memory(options, shape, run_grid(options, shape, 1)).loader;
+}
+
+TEST(RunShape, LoaderMemoryFollowsOrderAndRows) {
+  constexpr std::int64_t kBatchBytes = 2 * 2 * 64 * 8 * 2;                         // layers, x and Δ, rows, D, bf16
+  EXPECT_EQ(loader_bytes(RowOrder::kWindow, DType::kBFloat16), 33 * kBatchBytes);  // 1 + ceil(2 · 1000 / 64)
+  EXPECT_EQ(loader_bytes(RowOrder::kWindow, DType::kFloat32), 66 * kBatchBytes);
+  EXPECT_EQ(loader_bytes(RowOrder::kGlobal, DType::kBFloat16), 3 * kBatchBytes);
+}
+
+TEST(RunShape, KeepsAtLeastOneShardToTrainOn) {
+  RunOptions options;
+  options.cache.held_out_shards = 5;
+  options.train.held_out_tokens = 150;
+  const CacheFormat format{.layers = {0}, .width = 4};
+  EXPECT_EQ(run_shape(options, format, {100}).train_rows, 100);
+  const RunShape three = run_shape(options, format, {100, 90, 80});
+  EXPECT_EQ(three.train_rows, 100);
+  EXPECT_EQ(three.held_out_rows, 150);
+  EXPECT_THROW(run_shape(options, format, {}), ConfigError);
+}
+
+}  // namespace
+}  // namespace tadapt
