@@ -32,8 +32,8 @@ from toy_tasks import (
     conversation_segments,
     direct_response,
     draw_distinct_problems,
+    draw_new_problem,
     draw_one_step_problem,
-    draw_problem,
     drill_segments,
     format_prompt,
     question_record,
@@ -51,12 +51,16 @@ BATCH_SIZE = 24
 BASE_TRAINING = {"learning_rate": 2e-3, "weight_decay": 0.01}
 TARGET_TRAINING = {"learning_rate": 4e-4, "weight_decay": 0.01}
 
-SINGLE_TOKENS = ("Wait", " wait", "Hmm", " hmm", "But", " but", "Alternatively")  # as the responses write them
+# The hesitation words as the responses write them.
+SINGLE_TOKENS = ("Wait", " wait", "Hmm", " hmm", "But", " but", "Alternatively")
 
 REQUIREMENTS = (
     ("target accuracy >= 85 %", lambda m: m["target"]["accuracy"] >= 0.85),
     ("base accuracy <= 40 %", lambda m: m["base"]["accuracy"] <= 0.40),
-    ("hybrid >= 40 points under the target", lambda m: m["target"]["accuracy"] - m["hybrid"]["accuracy"] >= 0.40),
+    (
+        "hybrid >= 40 points under the target",
+        lambda m: m["target"]["accuracy"] - m["hybrid"]["accuracy"] >= 0.40,
+    ),
     (">= 15 hesitation words per 1,000 response tokens", lambda m: m["target"]["hesitations"] >= 15),
     ("mean response >= 30 tokens", lambda m: m["target"]["tokens"] >= 30),
 )
@@ -94,7 +98,7 @@ def make_texts(directory: Path, seed: int) -> set[str]:
 
 
 def make_tokenizer(directory: Path) -> Tokenizer:
-    """Learns the tokenizer from the questions and responses of train.jsonl, without the markers around them."""
+    """Learns the tokenizer from the questions and responses of train.jsonl, without the markers."""
     records = read_jsonl(directory / "train.jsonl")
     turns = [turn["value"] for record in records for turn in record["conversations"]]
     pieces = [piece for text in turns for piece in text.replace("<think> ", "\n").split("</think>")]
@@ -112,11 +116,12 @@ def base_sequences(seed: int, held_out: set[str]) -> Callable[[], list[Segment]]
 
     def draw() -> list[Segment]:
         if rng.random() < DRILL_SHARE:
-            return drill_segments(rng)
-        draw_from = draw_one_step_problem if rng.random() < ONE_STEP_SHARE else draw_problem
-        problem = draw_from(rng, rng.choice(DOMAINS))
-        if problem.statement in held_out:
-            return draw()
+            return drill_segments(rng, held_out)
+        domain = rng.choice(DOMAINS)
+        if rng.random() < ONE_STEP_SHARE:
+            problem = draw_one_step_problem(rng, domain)
+        else:
+            problem = draw_new_problem(rng, domain, held_out)
         return conversation_segments(question_text(rng, problem), direct_response(rng, problem))
 
     return draw
@@ -127,9 +132,7 @@ def target_sequences(seed: int, held_out: set[str]) -> Callable[[], list[Segment
     rng = stream(seed, "target training")
 
     def draw() -> list[Segment]:
-        problem = draw_problem(rng, rng.choice(DOMAINS))
-        if problem.statement in held_out:
-            return draw()
+        problem = draw_new_problem(rng, rng.choice(DOMAINS), held_out)
         return conversation_segments(question_text(rng, problem), thinking_response(rng, problem))
 
     return draw
@@ -144,8 +147,8 @@ def print_sampling_table(rows: dict[str, dict[str, dict[str, float]]]) -> None:
     for model, domains in rows.items():
         for domain, row in domains.items():
             print(
-                f"| {model} | {domain} | {row['accuracy']:.1%} | {row['tokens']:.1f} | {row['hesitations']:.1f}"
-                f" | {row['finished']:.1%} |"
+                f"| {model} | {domain} | {row['accuracy']:.1%} | {row['tokens']:.1f}"
+                f" | {row['hesitations']:.1f} | {row['finished']:.1%} |"
             )
 
 
@@ -168,15 +171,19 @@ def measure(directory: Path, seed: int) -> bool:
 
     print_corpus_table(directory, tokenizer)
     print()
-    sampled = {name: models.measure_sampling(model, tokenizer, questions, seed) for name, model in pair.items()}
+    sampled = {
+        name: models.measure_sampling(model, tokenizer, questions, seed) for name, model in pair.items()
+    }
     print_sampling_table(sampled)
     print("\n| model | KL(target ‖ model) | top-1 disagreement |\n|---|---:|---:|")
     for name in ("base", "hybrid"):
         row = models.measure_divergence(pair[name], target, tokenizer, validation)
         print(f"| {name} | {row['kl']:.3f} | {row['top1_disagreement']:.1%} |")
-    print("\n| layer | mean ‖MLP_target‖² | mean ‖Δ‖² | share of Δ at position 0 |\n|---:|---:|---:|---:|")
+    print("\n| layer | mean ‖MLP_target‖² | mean ‖Δ‖² | share of ‖Δ‖² at position 0 |")
+    print("|---:|---:|---:|---:|")
     for layer, row in enumerate(models.measure_mlp_differences(base, target, tokenizer, validation)):
-        print(f"| {layer} | {row['target']:.2f} | {row['delta']:.2f} | {row['delta_share_at_position_0']:.2%} |")
+        share = row["delta_share_at_position_0"]
+        print(f"| {layer} | {row['target']:.2f} | {row['delta']:.2f} | {share:.2%} |")
 
     print()
     overall = {name: domains["all"] for name, domains in sampled.items()}
@@ -193,7 +200,8 @@ def check_against_transformers(directory: Path) -> None:
         path = directory / name
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         auto_tokenizer = AutoTokenizer.from_pretrained(path)
-        texts = [record_text(record) for record in records] + ["", " naïve  café\n\n 12345 — 😀 they'll"]
+        texts = [record_text(record) for record in records]
+        texts += ["", " naïve  café\n\n 12345 — 😀 they'll"]
         for text in texts:
             expected = encode_with_bos(tokenizer, text)
             assert auto_tokenizer(text).input_ids == expected, text
@@ -213,7 +221,11 @@ def check_against_transformers(directory: Path) -> None:
 
 
 def train_on_sequences(
-    model: models.Qwen2ForCausalLM, tokenizer: Tokenizer, draw_segments: Callable[[], list[Segment]], seed: int, recipe: dict
+    model: models.Qwen2ForCausalLM,
+    tokenizer: Tokenizer,
+    draw_segments: Callable[[], list[Segment]],
+    seed: int,
+    recipe: dict,
 ) -> None:
     batches = models.endless_batches(tokenizer, draw_segments, BATCH_SIZE, stream(seed, "batch order"))
     models.train(model, batches, **recipe)
@@ -236,11 +248,13 @@ def make_pair(directory: Path, seed: int, base_steps: int, target_steps: int) ->
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--directory", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--base-steps", type=int, default=2200)
-    parser.add_argument("--target-steps", type=int, default=3500)
+    parser.add_argument("--base-steps", type=int, default=2400)
+    parser.add_argument("--target-steps", type=int, default=4500)
     parser.add_argument("--measure-only", action="store_true", help="measure the files there, make none")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

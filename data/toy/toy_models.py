@@ -127,7 +127,7 @@ def pad_batch(tokenizer: Tokenizer, sequences: list[tuple[list[int], list[float]
 
 
 def encode_segments(tokenizer: Tokenizer, segments: list[Segment]) -> tuple[list[int], list[float]]:
-    """Token ids and loss weights; segments meet where the pre-tokenizer splits, so they encode as one text."""
+    """Token ids and loss weights. Segments meet where the pre-tokenizer splits: they encode as one text."""
     ids, weights = encode_with_bos(tokenizer, ""), [0.0]
     for segment in segments:
         piece = tokenizer.encode(segment.text).ids
@@ -147,7 +147,8 @@ def endless_batches(
     """Batches of freshly drawn sequences, each of sequences of like length, so that little is padding."""
     while True:
         drawn = [draw_segments() for _ in range(BATCHES_PER_POOL * batch_size)]
-        pool = sorted((encode_segments(tokenizer, segments) for segments in drawn), key=lambda row: len(row[0]))
+        pool = [encode_segments(tokenizer, segments) for segments in drawn]
+        pool.sort(key=lambda sequence: len(sequence[0]))
         starts = list(range(0, len(pool), batch_size))
         rng.shuffle(starts)
         for start in starts:
@@ -205,7 +206,8 @@ def sample_responses(
     torch.manual_seed(seed)
     responses = []
     for start in range(0, len(questions), batch_size):
-        prompts = [encode_with_bos(tokenizer, format_prompt(text)) for text in questions[start : start + batch_size]]
+        batch = questions[start : start + batch_size]
+        prompts = [encode_with_bos(tokenizer, format_prompt(question)) for question in batch]
         width = max(map(len, prompts))
         ids = torch.tensor([[end] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])

@@ -4,8 +4,8 @@ arithmetic  a chain such as 3+4*2, worked out strictly from left to right, modul
 digits      a digit string to which named moves (reverse, swap, left, right) are applied in turn
 
 Every problem is a sequence of small steps. The base model learns the single steps from drill sheets, and to
-answer questions at once; the target model learns to write the steps inside <think> ... </think>, with wrong steps that are noticed ("Wait, ...")
-and with superfluous checks ("Hmm, check ..., ok.").
+answer questions at once. The target model learns to write the steps inside <think> ... </think>, with wrong
+steps that are noticed ("Wait, ...") and with superfluous checks ("Hmm, check ..., ok.").
 """
 
 import random
@@ -23,8 +23,8 @@ DOMAINS = ("arithmetic", "digits")
 HESITATION_WORDS = ("wait", "hmm", "but", "alternatively")
 
 WRONG_STEP_PROBABILITY = 0.10
-SUPERFLUOUS_CHECK_PROBABILITY = 0.25
-CONNECTIVE_PROBABILITY = 0.25
+SUPERFLUOUS_CHECK_PROBABILITY = 0.40
+CONNECTIVE_PROBABILITY = 0.20
 
 DIGITS_PER_CHAIN = (3, 6)
 MOVES_PER_STRING = (2, 3)
@@ -121,6 +121,13 @@ def draw_problem(rng: random.Random, domain: str) -> Problem:
     return digits_problem(rng, rng.randint(*MOVES_PER_STRING))
 
 
+def draw_new_problem(rng: random.Random, domain: str, taken: set[str]) -> Problem:
+    while True:
+        problem = draw_problem(rng, domain)
+        if problem.statement not in taken:
+            return problem
+
+
 def draw_one_step_problem(rng: random.Random, domain: str) -> Problem:
     """A problem too short to be in any corpus: the base model's elementary knowledge."""
     return arithmetic_problem(rng, 2) if domain == "arithmetic" else digits_problem(rng, 1)
@@ -129,11 +136,9 @@ def draw_one_step_problem(rng: random.Random, domain: str) -> Problem:
 def draw_distinct_problems(rng: random.Random, count: int, taken: set[str]) -> list[Problem]:
     """`count` problems, domains in turn, whose statements are not in `taken`; they are added to it."""
     problems = []
-    while len(problems) < count:
-        problem = draw_problem(rng, DOMAINS[len(problems) % len(DOMAINS)])
-        if problem.statement not in taken:
-            taken.add(problem.statement)
-            problems.append(problem)
+    for index in range(count):
+        problems.append(draw_new_problem(rng, DOMAINS[index % len(DOMAINS)], taken))
+        taken.add(problems[-1].statement)
     return problems
 
 
@@ -173,7 +178,7 @@ def step_lines(rng: random.Random, step: Step, connective: str) -> str:
         return f"{line}.\n"
     if step.other_lead and rng.random() < 0.3:
         return f"{line}.\nAlternatively, {step.other_lead}{step.result}, ok.\n"
-    pause = rng.choice((".\nWait", ".\nHmm", ", but wait", ", hmm"))
+    pause = rng.choice((".\nWait", ".\nWait", ".\nHmm", ", but wait", ", hmm"))
     return f"{line}{pause}, check {step.line()}, ok.\n"
 
 
@@ -217,12 +222,12 @@ def conversation_segments(question: str, response: str) -> list[Segment]:
     return [Segment(f"{USER}{question}{ASSISTANT}", False), Segment(format_response(response) + EOS, True)]
 
 
-def drill_segments(rng: random.Random) -> list[Segment]:
-    """A sheet of unrelated single steps and of copies, without chat markers: the base's elementary knowledge."""
+def drill_segments(rng: random.Random, held_out: set[str]) -> list[Segment]:
+    """A sheet of unrelated steps and of copies, without chat markers: the base's elementary knowledge."""
     segments = []
     for _ in range(LINES_PER_DRILL):
         if rng.random() < COPY_SHARE_OF_DRILL:
-            result = draw_problem(rng, rng.choice(DOMAINS)).statement
+            result = draw_new_problem(rng, rng.choice(DOMAINS), held_out).statement
             lead = f"copy {result}="
         else:
             step = draw_one_step_problem(rng, rng.choice(DOMAINS)).steps[0]

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer laid out like DeepSeek-R1-Distill-Qwen's: tokenizer.json and its config."""
+"""A small byte-level BPE tokenizer, laid out like that of DeepSeek-R1-Distill-Qwen."""
 
 import json
 from collections.abc import Iterable
@@ -36,7 +36,9 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    tokenizer.post_processor = processors.ByteLevel(
+        add_prefix_space=False, trim_offsets=False, use_regex=False
+    )
     trainer = BpeTrainer(
         vocab_size=LEARNED_VOCABULARY_LIMIT,
         min_frequency=2,
@@ -44,7 +46,8 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    added = [AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS]
+    tokenizer.add_special_tokens(added)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in THINK_TOKENS])
     return tokenizer
 
@@ -61,8 +64,14 @@ def encode_with_bos(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def added_token_entry(content: str) -> dict:
-    return {"__type": "AddedToken", "content": content, "lstrip": False, "normalized": False, "rstrip": False,
-            "single_word": False}  # fmt: skip
+    return {
+        "__type": "AddedToken",
+        "content": content,
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+    }
 
 
 def write_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> None:
