@@ -57,6 +57,6 @@ function(tadapt_mpi_test name target)
                                            $<TARGET_FILE:${target}> ${ARG_ARGS})
     set_tests_properties(${name}_${ranks} PROPERTIES
       PROCESSORS ${ranks} TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-      ENVIRONMENT "${TADAPT_SHORT_WAITS};OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1")
+      ENVIRONMENT "${TADAPT_SHORT_WAITS};OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;ASAN_OPTIONS=detect_leaks=0")
   endforeach()
 endfunction()

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "tests/support/child_process.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt::testing {
@@ -43,9 +44,7 @@ inline Ended run_shell(const std::string& command) {
 class SmallRun : public ::testing::Test {
  protected:
   void SetUp() override {
-    ::setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
-    ::setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
-    ::setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 1);
+    prepare_for_mpi();
     for (const char* model : {"base", "target"}) fs::copy(toy_ / model, folder_ / model, fs::copy_options::recursive);
     std::ifstream corpus(toy_ / "train.jsonl");
     std::string line, lines;
