@@ -1,5 +1,4 @@
 // Our tiled products against oneDNN's whole products on all threads, interleaved; and the rate of a product in cache.
-#include "kernels/instruction_set.h"
 #include "kernels/matmul.h"
 
 #include <time.h>
@@ -10,6 +9,7 @@
 #include <functional>
 
 #include "kernels/core/random.h"
+#include "kernels/instruction_set.h"
 #include "kernels/onednn.h"
 
 namespace tadapt {

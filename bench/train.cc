@@ -39,14 +39,14 @@ double median(std::vector<double> values) {
 }
 
 void run(Context& context, const Shape3& shape) {
-  const auto adapter = make_adapter("transcoder", {shape.width, shape.features}, DType::kBFloat16);
+  const auto adapter = make_adapter("transcoder", {shape.width, shape.features}, {DType::kBFloat16});
   ParameterStore store(Device::kCpu, {adapter->parameters("layer")});
   AdamWState optimiser(Device::kCpu, store);
   const ParameterTensors masters = store.master_views(0);
   adapter->initialise(masters, 1, 0);
   adapter->prepare(context, masters);
   const Buffer x = random_matrix(shape.tokens, shape.width, 1), delta = random_matrix(shape.tokens, shape.width, 2);
-  LocalLossPass pass(Device::kCpu, shape.tokens, {shape.width, shape.features});
+  LocalLossPass pass(Device::kCpu, {shape.tokens, {shape.width, shape.features}});
   std::int64_t step = 0;
   const auto train_step = [&] {
     pass.value_and_gradient(context, {.adapter = *adapter,

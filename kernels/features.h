@@ -50,7 +50,7 @@ inline void feature_gradient(Context& context, const Tensor& activations, const 
   TADAPT_DISPATCH(context, feature_gradient, context, activations, norms, coefficient, gradient);
 }
 
-/// gradient_i += coefficient · activation_sums_i · decoder_i / norms_i, and nothing where norms_i = 0
+/// gradient_i += coefficient · activation_sums_i · decoder_i / norms_i, and nothing where norms_i or activation_sums_i is 0
 ///   activation_sums  [F] float32, Σ_t a_ti, read only
 ///   decoder          [F, D] float32, read only
 ///   norms            [F] float32, as decoder_norms gives them, read only

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/context.h"
+#include "runtime/adapter/feature_record.h"
 #include "runtime/parameters/parameter_store.h"
 
 namespace tadapt {
@@ -14,6 +15,12 @@ namespace tadapt {
 struct AdapterShape {
   std::int64_t model_width = 0;  ///< D
   std::int64_t features = 0;     ///< F, the dictionary size
+};
+
+/// How an adapter computes.
+struct AdapterCompute {
+  DType dtype = DType::kBFloat16;  ///< operands of products: bfloat16 or float32; masters are always fp32
+  double sparse_below = 0.0;       ///< active features per token below which training takes the sparse route; 0: never
 };
 
 /// What one backward pass reports besides gradients.
@@ -27,20 +34,25 @@ class Adapter {
  public:
   virtual ~Adapter() = default;
   virtual const AdapterShape& shape() const = 0;
+  virtual const AdapterCompute& compute() const = 0;
   /// The tensors it trains and the statistics it counts, as a group called `name`.
   virtual ParameterGroupSpec parameters(std::string name) const = 0;
   /// Fills zeroed masters with the starting point: a function of (seed, layer) alone, equal to the hybrid model.
   virtual void initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const = 0;
   /// Takes over changed masters (packs working copies). Before the first forward and after every optimiser step.
   virtual void prepare(Context& context, const ParameterTensors& masters) = 0;
-  /// activations [T,F] and output [T,D] (both fp32, overwritten) of x [T,D] (fp32 or bf16).
+  /// activations [T,F] and output [T,D] (both fp32, overwritten) of x [T,D] (fp32 or bf16). A row depends on its own
+  /// input alone, whatever the other rows are.
   virtual void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const = 0;
+  /// The same for training on one leaf of tokens, by the route that suits the leaf; `record` keeps what backward needs.
+  virtual void forward(Context& context, const Tensor& x, const ParameterTensors& masters, FeatureRecord& record,
+                       const Tensor& output) const = 0;
   /// Gradients (overwritten) of  Σ_t ⟨cotangent_t, T(x_t)⟩ + sparsity · Σ_t Σ_i a_ti ‖W_dec,i‖₂  over one leaf of
-  /// tokens, and its statistics; `cotangent` is [T,D] fp32 and may be used as scratch. `activations` are forward's, and
-  /// are scratch afterwards.
+  /// tokens, and its statistics; `cotangent` is [T,D] fp32 and may be used as scratch. `record` is the forward's of the
+  /// same x, and is used up.
   struct BackwardArguments {
     const Tensor& x;
-    const Tensor& activations;
+    FeatureRecord& record;
     const Tensor& cotangent;
     float sparsity = 0.0f;
     const ParameterTensors& masters;
@@ -55,7 +67,8 @@ class Adapter {
 inline constexpr char kActiveCounts[] = "active_counts";
 
 /// A new adapter of a kind in the table ("transcoder"); ConfigError that lists the kinds when there is none.
-std::unique_ptr<Adapter> make_adapter(const std::string& type, const AdapterShape& shape, DType compute);
+std::unique_ptr<Adapter> make_adapter(const std::string& type, const AdapterShape& shape,
+                                      const AdapterCompute& compute);
 /// The kinds make_adapter knows.
 std::vector<std::string> adapter_types();
 

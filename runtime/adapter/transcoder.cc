@@ -4,11 +4,28 @@
 #include <cstring>
 
 #include "kernels/core/random.h"
-#include "kernels/features.h"
+#include "kernels/pointwise.h"
 
 namespace tadapt {
+namespace {
 
-Transcoder::Transcoder(const AdapterShape& shape, DType compute)
+/// [rows, columns] of `memory`, grown when it is too small.
+Tensor grown(Buffer& memory, DType dtype, std::int64_t rows, std::int64_t columns) {
+  if (memory.tensor().elements() < rows * columns) memory = Buffer(memory.device(), dtype, {rows * columns});
+  return memory.tensor().rows(0, rows * columns).reshaped({rows, columns});
+}
+
+/// x in `dtype`: itself, or rounded into `memory`.
+Tensor in_dtype(Context& context, const Tensor& x, DType dtype, Buffer& memory) {
+  if (dtype == DType::kFloat32 || x.dtype() == dtype) return x;
+  const Tensor rounded = grown(memory, dtype, x.size(0), x.size(1));
+  convert(context, x, rounded);
+  return rounded;
+}
+
+}  // namespace
+
+Transcoder::Transcoder(const AdapterShape& shape, const AdapterCompute& compute)
     : shape_(shape),
       compute_(compute),
       encoder_bias_(Device::kCpu, DType::kFloat32, {shape.features}),
@@ -38,7 +55,7 @@ void Transcoder::initialise(const ParameterTensors& masters, std::uint64_t seed,
 void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
   const auto pack = [&](const char* name, Layout layout, PackedWeights& packed) {
     if (packed.empty())
-      packed = pack_weights(context, masters[name], layout, compute_);
+      packed = pack_weights(context, masters[name], layout, compute_.dtype);
     else
       repack_weights(context, masters[name], packed);
   };
@@ -48,6 +65,13 @@ void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
   std::memcpy(encoder_bias_.data(), masters["b_enc"].data(), encoder_bias_.bytes());
   std::memcpy(decoder_bias_.data(), masters["b_dec"].data(), decoder_bias_.bytes());
   decoder_norms(context, masters["W_dec"], decoder_norms_.tensor());
+  if (compute_.sparse_below > 0.0 && compute_.dtype != DType::kFloat32)
+    convert(context, masters["W_dec"], grown(decoder_rows_, compute_.dtype, shape_.features, shape_.model_width));
+}
+
+Tensor Transcoder::decoder_rows(const ParameterTensors& masters) const {
+  return compute_.dtype == DType::kFloat32 ? masters["W_dec"]
+                                           : decoder_rows_.tensor().reshaped({shape_.features, shape_.model_width});
 }
 
 void Transcoder::forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const {
@@ -55,30 +79,62 @@ void Transcoder::forward(Context& context, const Tensor& x, const Tensor& activa
   matmul(context, activations, decoder_, decoder_bias_.tensor(), Epilogue::kNone, output);
 }
 
+void Transcoder::forward(Context& context, const Tensor& x, const ParameterTensors& masters, FeatureRecord& record,
+                         const Tensor& output) const {
+  const Tensor activations = record.begin(x.size(0), shape_.features);
+  matmul(context, x, encoder_, encoder_bias_.tensor(), Epilogue::kRelu, activations);
+  record.settle(context, compute_.sparse_below);
+  if (record.route() == Route::kSparse)
+    sparse_decode(context, record.by_token(), decoder_rows(masters), decoder_bias_.tensor(), output);
+  else
+    matmul(context, activations, decoder_, decoder_bias_.tensor(), Epilogue::kNone, output);
+}
+
 AdapterBackward Transcoder::backward(Context& context, const BackwardArguments& arguments) {
-  const std::int64_t tokens = arguments.x.size(0);
-  if (activation_gradient_.tensor().elements() < tokens * shape_.features)
-    activation_gradient_ = Buffer(Device::kCpu, DType::kFloat32, {tokens * shape_.features});
-  const Tensor da = activation_gradient_.tensor().rows(0, tokens * shape_.features).reshaped({tokens, shape_.features});
-  const ParameterTensors& gradients = arguments.gradients;
+  column_sums(context, arguments.cotangent, arguments.gradients["b_dec"]);
+  if (arguments.record.route() == Route::kSparse)
+    sparse_gradients(context, arguments);
+  else
+    dense_gradients(context, arguments);
   const Tensor sums = activation_sums_.tensor();
   const Tensor norms = decoder_norms_.tensor();
-
-  matmul(context, arguments.cotangent, decoder_backward_, Tensor(), Epilogue::kNone, da);
-  feature_gradient(context, arguments.activations, norms, arguments.sparsity, da);
-  weight_gradient(context, da, arguments.x, compute_, gradients["W_enc"]);
-  column_sums(context, da, gradients["b_enc"]);
-  weight_gradient(context, arguments.activations, arguments.cotangent, compute_, gradients["W_dec"]);
-  column_sums(context, arguments.cotangent, gradients["b_dec"]);
-  column_sums(context, arguments.activations, sums);
-  sparsity_decoder_gradient(context, sums, arguments.masters["W_dec"], norms, arguments.sparsity, gradients["W_dec"]);
-  active_counts(context, arguments.activations, arguments.statistics[kActiveCounts]);
-
+  sparsity_decoder_gradient(context, sums, arguments.masters["W_dec"], norms, arguments.sparsity,
+                            arguments.gradients["W_dec"]);
   double weighted = 0.0;
   const std::span<const float> sum = sums.span<float>();
   const std::span<const float> norm = norms.span<float>();
   for (std::size_t i = 0; i < sum.size(); ++i) weighted += static_cast<double>(sum[i]) * static_cast<double>(norm[i]);
   return {weighted};
+}
+
+void Transcoder::dense_gradients(Context& context, const BackwardArguments& arguments) {
+  const Tensor& activations = arguments.record.activations();
+  const ParameterTensors& gradients = arguments.gradients;
+  const Tensor da = grown(activation_gradient_, DType::kFloat32, activations.size(0), shape_.features);
+  matmul(context, arguments.cotangent, decoder_backward_, Tensor(), Epilogue::kNone, da);
+  feature_gradient(context, activations, decoder_norms_.tensor(), arguments.sparsity, da);
+  weight_gradient(context, da, arguments.x, compute_.dtype, gradients["W_enc"]);
+  column_sums(context, da, gradients["b_enc"]);
+  weight_gradient(context, activations, arguments.cotangent, compute_.dtype, gradients["W_dec"]);
+  column_sums(context, activations, activation_sums_.tensor());
+  active_counts(context, activations, arguments.statistics[kActiveCounts]);
+}
+
+void Transcoder::sparse_gradients(Context& context, const BackwardArguments& arguments) {
+  FeatureRecord& record = arguments.record;
+  const ParameterTensors& gradients = arguments.gradients;
+  const Tensor cotangent = in_dtype(context, arguments.cotangent, compute_.dtype, rounded_cotangent_);
+  const Tensor x = in_dtype(context, arguments.x, compute_.dtype, rounded_x_);
+  const Tensor da = record.pair_scratch();
+  sparse_feature_gradient(context, record.by_token(), decoder_rows(arguments.masters), cotangent,
+                          {decoder_norms_.tensor(), arguments.sparsity}, da);
+  const FeatureMajorPairs& by_feature = record.by_feature(context);
+  sparse_weight_gradient(context, by_feature, da, x, compute_.dtype, gradients["W_enc"]);
+  pair_sums(context, by_feature, da, gradients["b_enc"]);
+  sparse_weight_gradient(context, by_feature, record.by_token().activations, cotangent, compute_.dtype,
+                         gradients["W_dec"]);
+  pair_sums(context, by_feature, record.by_token().activations, activation_sums_.tensor());
+  pair_counts(context, by_feature, arguments.statistics[kActiveCounts]);
 }
 
 }  // namespace tadapt

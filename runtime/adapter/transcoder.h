@@ -11,18 +11,26 @@ namespace tadapt {
 /// Starts as W_enc ~ U(±1/√D), everything else 0: T(x) = 0. Where W_dec,i = 0 the norm's subgradient is 0.
 class Transcoder : public Adapter {
  public:
-  Transcoder(const AdapterShape& shape, DType compute);
+  Transcoder(const AdapterShape& shape, const AdapterCompute& compute);
 
   const AdapterShape& shape() const override { return shape_; }
+  const AdapterCompute& compute() const override { return compute_; }
   ParameterGroupSpec parameters(std::string name) const override;
   void initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const override;
   void prepare(Context& context, const ParameterTensors& masters) override;
   void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const override;
+  void forward(Context& context, const Tensor& x, const ParameterTensors& masters, FeatureRecord& record,
+               const Tensor& output) const override;
   AdapterBackward backward(Context& context, const BackwardArguments& arguments) override;
 
  private:
+  void dense_gradients(Context& context, const BackwardArguments& arguments);
+  void sparse_gradients(Context& context, const BackwardArguments& arguments);
+  /// W_dec as the sparse ops read it: the rounded copy, or the masters themselves where nothing is rounded.
+  Tensor decoder_rows(const ParameterTensors& masters) const;
+
   AdapterShape shape_;
-  DType compute_;
+  AdapterCompute compute_;
   PackedWeights encoder_;           // x · W_encᵀ
   PackedWeights decoder_;           // a · W_dec
   PackedWeights decoder_backward_;  // cotangent · W_decᵀ
@@ -30,7 +38,9 @@ class Transcoder : public Adapter {
   Buffer decoder_bias_;
   Buffer decoder_norms_;
   Buffer activation_sums_;
-  Buffer activation_gradient_;  // [T,F], grown to the largest leaf seen
+  Buffer decoder_rows_;                   // [F,D] in bf16, where both sparse and bf16
+  Buffer activation_gradient_;            // [T,F], grown to the largest leaf seen on the dense route
+  Buffer rounded_cotangent_, rounded_x_;  // [T,D] in bf16, grown likewise on the sparse route
 };
 
 }  // namespace tadapt

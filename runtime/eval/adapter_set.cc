@@ -15,7 +15,7 @@ Tensor matrix(Buffer& memory, std::int64_t rows, std::int64_t width) {
 
 AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
-    auto adapter = make_adapter(bundle.type, layer.shape, compute);
+    auto adapter = make_adapter(bundle.type, layer.shape, {compute});
     adapter->prepare(context, layer.store->master_views(0));
     adapters_.emplace(layer.layer, std::move(adapter));
   }

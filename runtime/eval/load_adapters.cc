@@ -12,7 +12,7 @@ namespace {
 
 /// A layer with zeroed masters of this shape.
 AdapterBundle::Layer empty_layer(const std::string& type, int layer, const AdapterShape& shape) {
-  const auto adapter = make_adapter(type, shape, DType::kFloat32);
+  const auto adapter = make_adapter(type, shape, {DType::kFloat32});
   return {.layer = layer,
           .shape = shape,
           .store = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter->parameters("layer")})};

@@ -20,22 +20,22 @@ double sum(const Tensor& rows) {
 
 }  // namespace
 
-LocalLossPass::LocalLossPass(Device device, std::int64_t tokens, const AdapterShape& largest)
-    : activations_(device, DType::kFloat32, {tokens * largest.features}),
-      output_(device, DType::kFloat32, {tokens * largest.model_width}),
-      row_errors_(device, DType::kFloat64, {tokens}),
-      active_(device, DType::kInt32, {tokens}) {}
+LocalLossPass::LocalLossPass(Device device, const Limits& limits)
+    : record_(device, limits.tokens, limits.shape.features,
+              most_pairs(limits.tokens, limits.shape.features, limits.sparse_below)),
+      output_(device, DType::kFloat32, {limits.tokens * limits.shape.model_width}),
+      row_errors_(device, DType::kFloat64, {limits.tokens}),
+      active_(device, DType::kInt32, {limits.tokens}) {}
 
 LocalLossValue LocalLossPass::value_and_gradient(Context& context, const Leaf& leaf) {
   const std::int64_t tokens = leaf.x.size(0);
-  const Tensor activations = matrix(activations_, tokens, leaf.adapter.shape().features);
   const Tensor output = matrix(output_, tokens, leaf.adapter.shape().model_width);
   const Tensor row_errors = row_errors_.tensor().rows(0, tokens);
-  leaf.adapter.forward(context, leaf.x, activations, output);
+  leaf.adapter.forward(context, leaf.x, leaf.masters, record_, output);
   squared_error(context, output, leaf.delta, static_cast<float>(leaf.loss.cotangent_scale()), output, row_errors);
   const AdapterBackward backward =
       leaf.adapter.backward(context, {.x = leaf.x,
-                                      .activations = activations,
+                                      .record = record_,
                                       .cotangent = output,
                                       .sparsity = static_cast<float>(leaf.loss.sparsity_scale()),
                                       .masters = leaf.masters,
@@ -47,7 +47,7 @@ LocalLossValue LocalLossPass::value_and_gradient(Context& context, const Leaf& l
 LocalLossPass::Evaluation LocalLossPass::evaluate(Context& context, const Adapter& adapter, const Tensor& x,
                                                   const Tensor& delta) {
   const std::int64_t tokens = x.size(0);
-  const Tensor activations = matrix(activations_, tokens, adapter.shape().features);
+  const Tensor activations = record_.begin(tokens, adapter.shape().features);
   const Tensor output = matrix(output_, tokens, adapter.shape().model_width);
   const Tensor rows = row_errors_.tensor().rows(0, tokens);
   Evaluation evaluation;

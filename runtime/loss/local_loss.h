@@ -30,8 +30,13 @@ struct LocalLossValue {
 /// Forward and backward of one adapter over leaves of tokens, with the scratch both need.
 class LocalLossPass {
  public:
-  /// For leaves of at most `tokens` rows and adapters of at most this shape.
-  LocalLossPass(Device device, std::int64_t tokens, const AdapterShape& largest);
+  /// The largest leaf and adapter that will come.
+  struct Limits {
+    std::int64_t tokens = 0;
+    AdapterShape shape;
+    double sparse_below = 0.0;  ///< AdapterCompute's
+  };
+  LocalLossPass(Device device, const Limits& limits);
 
   /// One leaf of tokens and where its gradient goes.
   struct Leaf {
@@ -55,7 +60,8 @@ class LocalLossPass {
   Evaluation evaluate(Context& context, const Adapter& adapter, const Tensor& x, const Tensor& delta);
 
  private:
-  Buffer activations_, output_, row_errors_, active_;
+  FeatureRecord record_;
+  Buffer output_, row_errors_, active_;
 };
 
 }  // namespace tadapt

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -84,6 +85,25 @@ Option number(About about, Access field, NumberRule rule) {
             return ok;
           },
           [=](const RunOptions& options) { return nlohmann::json(field(options)); }};
+}
+
+/// As number, or the word auto, which leaves the field empty.
+template <class Access>
+Option number_or_auto(About about, Access field, NumberRule rule) {
+  return {about.key,
+          about.unit,
+          about.description,
+          "auto or a number " + rule.text,
+          about.on_resume,
+          [=](RunOptions& options, const std::string& text, const std::filesystem::path&) {
+            double value = 0;
+            const bool ok = text == "auto" || (parse_number(text, value) && rule.allows(value));
+            if (ok) field(options) = text == "auto" ? std::nullopt : std::optional(value);
+            return ok;
+          },
+          [=](const RunOptions& options) {
+            return field(options) ? nlohmann::json(*field(options)) : nlohmann::json("auto");
+          }};
 }
 
 template <class T>

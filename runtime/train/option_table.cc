@@ -13,6 +13,7 @@ namespace {
 using option_kinds::field;
 using option_kinds::integer;
 using option_kinds::number;
+using option_kinds::number_or_auto;
 using option_kinds::NumberRule;
 using option_kinds::path;
 using option_kinds::text;
@@ -117,6 +118,9 @@ Options adapter_options() {
            adapter_words()),
       integer({"adapter.features", "features", "Dictionary size F."},
               field(&RunOptions::adapter, &AdapterOptions::features), 1, std::int64_t{1} << 24),
+      number_or_auto({"adapter.sparse_below", "active features per token",
+                      "Below this, gradients touch active features only; auto: the measured break-even; 0: never."},
+                     field(&RunOptions::adapter, &AdapterOptions::sparse_below), kNotNegative),
   };
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,8 @@ struct CacheOptions {
 
 struct AdapterOptions {
   std::string type = "transcoder";
-  std::int64_t features = 8192;  ///< dictionary size F
+  std::int64_t features = 8192;        ///< dictionary size F
+  std::optional<double> sparse_below;  ///< active features per token; none: sparse_below() of the backend and shape
 };
 
 struct LossOptions {

@@ -5,6 +5,7 @@
 
 #include "kernels/instruction_set.h"
 #include "kernels/matmul.h"
+#include "runtime/adapter/break_even.h"
 #include "runtime/loss/loss.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/plan/grid_cost.h"
@@ -39,8 +40,14 @@ std::vector<LocalLoss> losses_of(const RunOptions& options, const ActivationCach
   return losses;
 }
 
+double sparse_below(const RunOptions& options, const AdapterShape& shape) {
+  return options.adapter.sparse_below.value_or(break_even(Device::kCpu, shape, options.train.compute));
+}
+
 std::vector<Trainee> make_trainees(const RunOptions& options, const ProcessGrid& grid, int rank,
                                    const std::vector<LocalLoss>& losses, std::int64_t width) {
+  const AdapterShape shape{width, options.adapter.features};
+  const AdapterCompute compute{options.train.compute, sparse_below(options, shape)};
   std::vector<Trainee> trainees;
   for (const int layer : grid.layers_of_block(grid.block_of(rank))) {
     const auto place = static_cast<std::size_t>(std::ranges::find(grid.layers(), layer) - grid.layers().begin());
@@ -49,7 +56,7 @@ std::vector<Trainee> make_trainees(const RunOptions& options, const ProcessGrid&
          .layer = layer,
          .seed = options.train.seed,
          .loss = losses[place],
-         .adapter = make_adapter(options.adapter.type, {width, options.adapter.features}, options.train.compute),
+         .adapter = make_adapter(options.adapter.type, shape, compute),
          .tokens_since_active = std::vector<std::int64_t>(static_cast<std::size_t>(options.adapter.features), 0)});
   }
   return trainees;

@@ -23,13 +23,15 @@ enum Field : std::size_t {
 constexpr std::size_t kStopField = 0;   // of a rank: was a stop asked for
 constexpr std::size_t kRankFields = 1;  // before the trainees' fields
 
-AdapterShape largest_shape(const std::vector<Trainee>& trainees) {
-  AdapterShape largest{1, 1};
+LocalLossPass::Limits limits_of(const std::vector<Trainee>& trainees, std::int64_t leaf_tokens) {
+  LocalLossPass::Limits limits{.tokens = leaf_tokens, .shape = {1, 1}};
   for (const Trainee& trainee : trainees) {
-    largest.features = std::max(largest.features, trainee.adapter->shape().features);
-    largest.model_width = std::max(largest.model_width, trainee.adapter->shape().model_width);
+    const AdapterShape& shape = trainee.adapter->shape();
+    limits.shape.features = std::max(limits.shape.features, shape.features);
+    limits.shape.model_width = std::max(limits.shape.model_width, shape.model_width);
+    limits.sparse_below = std::max(limits.sparse_below, trainee.adapter->compute().sparse_below);
   }
-  return largest;
+  return limits;
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -56,7 +58,7 @@ Trainer::Trainer(TrainerParts parts, std::int64_t total_steps)
                 .weight_decay = parts.options.optim.weight_decay,
                 .clip_norm = parts.options.optim.clip_norm},
       leaf_tokens_(parts.options.train.batch_tokens / parts.options.train.reduction_leaves),
-      pass_(parts.environment.context.device(), leaf_tokens_, largest_shape(parts.trainees)) {
+      pass_(parts.environment.context.device(), limits_of(parts.trainees, leaf_tokens_)) {
   for (const int layer : parts.grid.layers()) names_.push_back(trainee_name(layer));
 }
 

@@ -11,13 +11,15 @@ namespace {
 
 struct Problem {
   std::int64_t tokens, width, features;
+  double sparse_below;  ///< features per token: 0 takes the dense route, many the sparse one
 };
+constexpr double kMany = 1e9;
 
 class LocalLossTest : public testing::TestWithParam<Problem> {
  protected:
   void SetUp() override {
-    const auto [tokens, width, features] = GetParam();
-    adapter_ = make_adapter("transcoder", {width, features}, DType::kFloat32);
+    const auto [tokens, width, features, sparse_below] = GetParam();
+    adapter_ = make_adapter("transcoder", {width, features}, {DType::kFloat32, sparse_below});
     store_ = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter_->parameters("layer-000")});
     const ParameterTensors masters = store_->master_views(0);
     adapter_->initialise(masters, 7, 0);
@@ -50,8 +52,8 @@ class LocalLossTest : public testing::TestWithParam<Problem> {
   }
 
   LocalLossValue run() {
-    const auto [tokens, width, features] = GetParam();
-    LocalLossPass pass(Device::kCpu, tokens, {width, features});
+    const auto [tokens, width, features, sparse_below] = GetParam();
+    LocalLossPass pass(Device::kCpu, {tokens, {width, features}, sparse_below});
     return pass.value_and_gradient(context_, {.adapter = *adapter_,
                                               .loss = loss_,
                                               .x = Tensor::of(std::span(x_), {tokens, width}),
@@ -108,7 +110,7 @@ TEST_P(LocalLossTest, GradientsEqualFiniteDifferences) {
 
 TEST_P(LocalLossTest, CountsActiveFeatures) {
   run();
-  const auto [tokens, width, features] = GetParam();
+  const std::int64_t tokens = GetParam().tokens;
   const auto counts = statistic_views(store_->group(0), store_->gradient(0))[kActiveCounts].span<float>();
   const oracle::Transcoder transcoder = oracle_transcoder();
   for (std::size_t i = 0; i < transcoder.features; ++i) {
@@ -124,20 +126,23 @@ TEST_P(LocalLossTest, CountsActiveFeatures) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LocalLossTest,
-                         testing::Values(Problem{1, 1, 1}, Problem{5, 7, 11}, Problem{33, 16, 40}, Problem{130, 9, 3}),
+                         testing::Values(Problem{1, 1, 1, 0}, Problem{5, 7, 11, 0}, Problem{33, 16, 40, 0},
+                                         Problem{130, 9, 3, 0}, Problem{1, 1, 1, kMany}, Problem{5, 7, 11, kMany},
+                                         Problem{33, 16, 40, kMany}, Problem{130, 9, 3, kMany}),
                          [](const auto& test) {
                            const Problem& p = test.param;
-                           return fmt::format("T{}_D{}_F{}", p.tokens, p.width, p.features);
+                           return fmt::format("T{}_D{}_F{}_{}", p.tokens, p.width, p.features,
+                                              p.sparse_below > 0 ? "sparse" : "dense");
                          });
 
 TEST(Transcoder, StartsAtZeroOutputAndZeroSubgradientOfTheNorm) {
   Context context = Context::cpu(1);
-  const auto adapter = make_adapter("transcoder", {8, 16}, DType::kFloat32);
+  const auto adapter = make_adapter("transcoder", {8, 16}, {DType::kFloat32});
   ParameterStore store(Device::kCpu, {adapter->parameters("layer-000")});
   adapter->initialise(store.master_views(0), 1, 3);
   adapter->prepare(context, store.master_views(0));
   std::vector<float> x(8 * 4, 0.5f), delta(8 * 4, 0.25f);
-  LocalLossPass pass(Device::kCpu, 4, {8, 16});
+  LocalLossPass pass(Device::kCpu, {4, {8, 16}});
   const LocalLossValue value =
       pass.value_and_gradient(context, {.adapter = *adapter,
                                         .loss = {.delta_scale = 1.0, .sparsity = 1.0, .batch_tokens = 4},
@@ -153,7 +158,7 @@ TEST(Transcoder, StartsAtZeroOutputAndZeroSubgradientOfTheNorm) {
 
 TEST(Transcoder, InitialWeightsDependOnSeedAndLayerOnly) {
   const auto weights = [](std::uint64_t seed, int layer) {
-    const auto adapter = make_adapter("transcoder", {8, 16}, DType::kBFloat16);
+    const auto adapter = make_adapter("transcoder", {8, 16}, {DType::kBFloat16});
     ParameterStore store(Device::kCpu, {adapter->parameters("any")});
     adapter->initialise(store.master_views(0), seed, layer);
     const auto encoder = store.master_views(0)["W_enc"].span<float>();
@@ -166,8 +171,8 @@ TEST(Transcoder, InitialWeightsDependOnSeedAndLayerOnly) {
 }
 
 TEST(Transcoder, RefusesAnEmptyDictionary) {
-  EXPECT_THROW(make_adapter("transcoder", {8, 0}, DType::kFloat32), ConfigError);
-  EXPECT_THROW(make_adapter("transcodr", {8, 4}, DType::kFloat32), ConfigError);
+  EXPECT_THROW(make_adapter("transcoder", {8, 0}, {}), ConfigError);
+  EXPECT_THROW(make_adapter("transcodr", {8, 4}, {}), ConfigError);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ class FaithfulnessTest : public ::testing::Test {
     made.type = "transcoder";
     for (const int layer : {0, 2}) {
       const AdapterShape shape{.model_width = 24, .features = kFeatures};
-      const auto adapter = make_adapter("transcoder", shape, DType::kFloat32);
+      const auto adapter = make_adapter("transcoder", shape, {DType::kFloat32});
       auto store = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter->parameters("layer")});
       const ParameterTensors masters = store->master_views(0);
       std::uint64_t number = static_cast<std::uint64_t>(layer) * 10;

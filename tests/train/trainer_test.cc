@@ -141,7 +141,7 @@ class RankRun {
                           .layer = layer,
                           .seed = 0,
                           .loss = losses_.front(),
-                          .adapter = make_adapter("transcoder", {kWidth, options_.adapter.features}, DType::kFloat32),
+                          .adapter = make_adapter("transcoder", {kWidth, options_.adapter.features}, {DType::kFloat32}),
                           .tokens_since_active = std::vector<std::int64_t>(10, 0)});
     return trainees;
   }
