@@ -14,9 +14,7 @@ struct AttentionInput {
   Tensor offsets;  ///< [B + 1] int32: sequence b owns rows [offsets[b], offsets[b+1]); offsets[0] = 0, offsets[B] = T
 };
 
-namespace cpu {
-void causal_attention(Context& context, const AttentionInput& input, const Tensor& out);
-}  // namespace cpu
+TADAPT_BACKENDS(void causal_attention(Context& context, const AttentionInput& input, const Tensor& out);)
 
 /// out_{t,n} = Σ_{s<=t in t's sequence} softmax_s(query_{t,n} · key_{s,g} / √h) · value_{s,g},   g = n·Kv / H
 ///   out  [T, H, h] float32, overwritten; must not overlap the inputs

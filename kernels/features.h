@@ -15,16 +15,14 @@ struct FeatureGradient {
   }
 };
 
-namespace cpu {
-void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms);
-void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms, float coefficient,
-                      const Tensor& gradient);
-void sparsity_decoder_gradient(Context& context, const Tensor& activation_sums, const Tensor& decoder,
-                               const Tensor& norms, float coefficient, const Tensor& gradient);
-void column_sums(Context& context, const Tensor& x, const Tensor& sums);
-void active_counts(Context& context, const Tensor& activations, const Tensor& counts);
-void l0(Context& context, const Tensor& activations, const Tensor& counts);
-}  // namespace cpu
+TADAPT_BACKENDS(void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms);
+                void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms,
+                                      float coefficient, const Tensor& gradient);
+                void sparsity_decoder_gradient(Context& context, const Tensor& activation_sums, const Tensor& decoder,
+                                               const Tensor& norms, float coefficient, const Tensor& gradient);
+                void column_sums(Context& context, const Tensor& x, const Tensor& sums);
+                void active_counts(Context& context, const Tensor& activations, const Tensor& counts);
+                void l0(Context& context, const Tensor& activations, const Tensor& counts);)
 
 /// norms_i = ‖decoder_i‖₂
 ///   decoder  [F, D] float32, read only
@@ -50,7 +48,8 @@ inline void feature_gradient(Context& context, const Tensor& activations, const 
   TADAPT_DISPATCH(context, feature_gradient, context, activations, norms, coefficient, gradient);
 }
 
-/// gradient_i += coefficient · activation_sums_i · decoder_i / norms_i, and nothing where norms_i or activation_sums_i is 0
+/// gradient_i += coefficient · activation_sums_i · decoder_i / norms_i, and nothing where norms_i or activation_sums_i
+/// is 0
 ///   activation_sums  [F] float32, Σ_t a_ti, read only
 ///   decoder          [F, D] float32, read only
 ///   norms            [F] float32, as decoder_norms gives them, read only

@@ -14,12 +14,11 @@ struct TokenKlOutput {
   Tensor target_top_probability;  ///< [T] float32, the target's probability of its first choice
 };
 
-namespace cpu {
-void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
-                   const Tensor& gradient, const Tensor& row_errors);
-void row_square_norms(Context& context, const Tensor& x, const Tensor& norms);
-void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out);
-}  // namespace cpu
+TADAPT_BACKENDS(void squared_error(Context& context, const Tensor& prediction, const Tensor& target,
+                                   float gradient_scale, const Tensor& gradient, const Tensor& row_errors);
+                void row_square_norms(Context& context, const Tensor& x, const Tensor& norms);
+                void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits,
+                              const TokenKlOutput& out);)
 
 /// row_errors_t = ‖prediction_t − target_t‖²,   gradient = gradient_scale · (prediction − target)
 ///   prediction  [T, D] float32, read only unless it is also the gradient

@@ -43,13 +43,12 @@ class PackedWeights {
   std::unique_ptr<Impl> impl_;
 };
 
-namespace cpu {
-PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute);
-void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed);
-void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
-            const Tensor& y);
-void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute, const Tensor& gradient);
-}  // namespace cpu
+TADAPT_BACKENDS(PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute);
+                void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed);
+                void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias,
+                            Epilogue epilogue, const Tensor& y);
+                void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute,
+                                     const Tensor& gradient);)
 
 /// Packs weights for `matmul`.
 ///   weights  [N, K] or [K, N] by `layout`; float32, bfloat16 or float16; read only

@@ -6,9 +6,7 @@
 
 namespace tadapt {
 
-namespace cpu {
-void rms_norm(Context& context, const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y);
-}  // namespace cpu
+TADAPT_BACKENDS(void rms_norm(Context& context, const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y);)
 
 /// y_td = weight_d · (x_td · 1/√(mean_d x_td² + epsilon))
 ///   x       [T, D] float32, read only

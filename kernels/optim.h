@@ -56,11 +56,9 @@ struct AdamWElement {
   }
 };
 
-namespace cpu {
-void block_square_sums(Context& context, const Tensor& x, const Tensor& sums);
-void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep& step);
-std::int64_t first_non_finite(Context& context, const Tensor& x);
-}  // namespace cpu
+TADAPT_BACKENDS(void block_square_sums(Context& context, const Tensor& x, const Tensor& sums);
+                void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep& step);
+                std::int64_t first_non_finite(Context& context, const Tensor& x);)
 
 /// sums_b = Σ x_i² over block b, elements [4096·b, 4096·(b+1))
 ///   x     [n] float32, read only

@@ -12,12 +12,10 @@ struct SwiGlu {
   TADAPT_HOST_DEVICE float operator()(float gate, float up) const { return gate / (1.0f + exponential(-gate)) * up; }
 };
 
-namespace cpu {
-void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out);
-void add_to(Context& context, const Tensor& x, const Tensor& y);
-void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out);
-void convert(Context& context, const Tensor& from, const Tensor& to);
-}  // namespace cpu
+TADAPT_BACKENDS(void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out);
+                void add_to(Context& context, const Tensor& x, const Tensor& y);
+                void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out);
+                void convert(Context& context, const Tensor& from, const Tensor& to);)
 
 /// out = gate · σ(gate) · up
 ///   gate, up  [T, N] float32, read only

@@ -6,9 +6,7 @@
 
 namespace tadapt {
 
-namespace cpu {
-void rope(Context& context, const Tensor& x, const Tensor& positions, double theta);
-}  // namespace cpu
+TADAPT_BACKENDS(void rope(Context& context, const Tensor& x, const Tensor& positions, double theta);)
 
 /// Rotates the pair (x_j, x_{j+h/2}) of every head by the angle position · theta^(−2j/h), 0 <= j < h/2:
 ///   x_j ← x_j·cos − x_{j+h/2}·sin,   x_{j+h/2} ← x_{j+h/2}·cos + x_j·sin

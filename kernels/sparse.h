@@ -15,19 +15,19 @@ struct SparsityTerm {
   float coefficient;
 };
 
-namespace cpu {
-std::int64_t count_pairs(Context& context, const Tensor& activations, const Tensor& offsets);
-void gather_pairs(Context& context, const Tensor& activations, const SparseFeatures& out);
-void sort_by_feature(Context& context, const SparseFeatures& by_token, const FeatureMajorPairs& out);
-void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
-                   const Tensor& output);
-void sparse_feature_gradient(Context& context, const SparseFeatures& features, const Tensor& decoder,
-                             const Tensor& cotangent, const SparsityTerm& sparsity, const Tensor& gradient);
-void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
-                            const Tensor& right, DType compute, const Tensor& gradient);
-void pair_sums(Context& context, const FeatureMajorPairs& by_feature, const Tensor& values, const Tensor& sums);
-void pair_counts(Context& context, const FeatureMajorPairs& by_feature, const Tensor& counts);
-}  // namespace cpu
+TADAPT_BACKENDS(std::int64_t count_pairs(Context& context, const Tensor& activations, const Tensor& offsets);
+                void gather_pairs(Context& context, const Tensor& activations, const SparseFeatures& out);
+                void sort_by_feature(Context& context, const SparseFeatures& by_token, const FeatureMajorPairs& out);
+                void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder,
+                                   const Tensor& bias, const Tensor& output);
+                void sparse_feature_gradient(Context& context, const SparseFeatures& features, const Tensor& decoder,
+                                             const Tensor& cotangent, const SparsityTerm& sparsity,
+                                             const Tensor& gradient);
+                void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
+                                            const Tensor& right, DType compute, const Tensor& gradient);
+                void pair_sums(Context& context, const FeatureMajorPairs& by_feature, const Tensor& values,
+                               const Tensor& sums);
+                void pair_counts(Context& context, const FeatureMajorPairs& by_feature, const Tensor& counts);)
 
 /// Most pairs that one SparseFeatures holds: places are int32.
 inline constexpr std::int64_t kMostPairs = (std::int64_t{1} << 31) - 1;

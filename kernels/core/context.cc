@@ -3,15 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
+
+#include "kernels/core/memory.h"
 
 namespace tadapt {
-namespace {
-constexpr std::size_t kAlignment = 64;
-
-std::size_t rounded_up(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-}  // namespace
 
 Buffer::Buffer(Device device, std::size_t bytes) : Buffer(device, DType::kInt8, {static_cast<std::int64_t>(bytes)}) {}
 
@@ -20,16 +15,10 @@ Buffer::Buffer(Device device, DType dtype, Shape shape)
       device_(device),
       dtype_(dtype),
       shape_(shape) {
-  if (device != Device::kCpu) throw DeviceError("{} memory asked for in a build without it", name(device));
-  // One alignment unit at least, so that an empty tensor still has a valid address.
-  const std::size_t size = std::max(kAlignment, rounded_up(bytes_));
-  void* memory = std::aligned_alloc(kAlignment, size);
-  if (memory == nullptr) throw DeviceError("host memory: {} bytes not to be had", size);
-  std::memset(memory, 0, size);
-  memory_ = std::unique_ptr<void, Release>(memory, Release{device});
+  memory_ = std::unique_ptr<void, Release>(allocate(device, bytes_), Release{device});
 }
 
-void Buffer::Release::operator()(void* memory) const { std::free(memory); }
+void Buffer::Release::operator()(void* memory) const { release(device, memory); }
 
 Context::Context(Device device, int threads)
     : device_(device), threads_(std::max(1, threads)), scratch_(static_cast<std::size_t>(threads_)) {}

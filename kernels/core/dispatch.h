@@ -3,16 +3,27 @@
 
 #include "kernels/core/context.h"
 
-/// Calls cpu::op(args…) or cuda::op(args…) by the context's device. Used at the end of each op's checked front in
-/// kernels/<op>.h; a device this build lacks is an error, never a fall-back.
+/// Declares the functions of an op for every backend: cpu::… in x_cpu.cc, cuda::… in x_cuda.cu.
+#define TADAPT_BACKENDS(...) \
+  namespace cpu {            \
+  __VA_ARGS__                \
+  }                          \
+  namespace cuda {           \
+  __VA_ARGS__                \
+  }
+
+/// Calls cpu::op(args…) or cuda::op(args…) by the device. A device this build lacks is an error, never a fall-back.
 #if defined(TADAPT_CUDA)
-#define TADAPT_DISPATCH(context, op, ...) \
-  return (context).device() == ::tadapt::Device::kCuda ? cuda::op(__VA_ARGS__) : cpu::op(__VA_ARGS__)
+#define TADAPT_DISPATCH_ON(on, op, ...) \
+  return (on) == ::tadapt::Device::kCuda ? cuda::op(__VA_ARGS__) : cpu::op(__VA_ARGS__)
 #else
-#define TADAPT_DISPATCH(context, op, ...)                                                                    \
-  do {                                                                                                       \
-    if ((context).device() != ::tadapt::Device::kCpu)                                                        \
-      throw ::tadapt::DeviceError(#op ": this build has no {} backend", ::tadapt::name((context).device())); \
-    return cpu::op(__VA_ARGS__);                                                                             \
+#define TADAPT_DISPATCH_ON(on, op, ...)                                                        \
+  do {                                                                                         \
+    if ((on) != ::tadapt::Device::kCpu)                                                        \
+      throw ::tadapt::DeviceError(#op ": this build has no {} backend", ::tadapt::name((on))); \
+    return cpu::op(__VA_ARGS__);                                                               \
   } while (false)
 #endif
+
+/// The same by the context's device; the end of each op's checked front in kernels/<op>.h.
+#define TADAPT_DISPATCH(context, op, ...) TADAPT_DISPATCH_ON((context).device(), op, __VA_ARGS__)
