@@ -34,9 +34,10 @@ include(GoogleTest)
 add_library(tadapt_options INTERFACE)
 target_include_directories(tadapt_options INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_definitions(tadapt_options INTERFACE TADAPT_VERSION="${PROJECT_VERSION}")
-target_compile_options(tadapt_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-pointer)
+target_compile_options(tadapt_options INTERFACE
+  $<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Werror;-fno-omit-frame-pointer>)
 # No contraction, no reassociation: a row's result must not depend on which loop a compiler vectorised.
-target_compile_options(tadapt_options INTERFACE -ffp-contract=off)
+target_compile_options(tadapt_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-ffp-contract=off>)
 option(TADAPT_SANITIZE "build with AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
 if(TADAPT_SANITIZE)
   # Light optimisation, for the time it takes; and no warnings as errors, since instrumentation makes gcc 12 see

@@ -14,6 +14,16 @@ struct AttentionInput {
   Tensor offsets;  ///< [B + 1] int32: sequence b owns rows [offsets[b], offsets[b+1]); offsets[0] = 0, offsets[B] = T
 };
 
+/// ShapeError unless sequences cover [0, tokens] in order.
+inline void require_sequences(std::span<const std::int32_t> offsets, std::int64_t tokens) {
+  require_shape(offsets.front() == 0 && offsets.back() == tokens,
+                "causal_attention: offsets run from {} to {}, tokens from 0 to {}", offsets.front(), offsets.back(),
+                tokens);
+  for (std::size_t b = 0; b + 1 < offsets.size(); ++b)
+    require_shape(offsets[b] <= offsets[b + 1], "causal_attention: offset {} is {}, the next {}", b, offsets[b],
+                  offsets[b + 1]);
+}
+
 TADAPT_BACKENDS(void causal_attention(Context& context, const AttentionInput& input, const Tensor& out);)
 
 /// out_{t,n} = Σ_{s<=t in t's sequence} softmax_s(query_{t,n} · key_{s,g} / √h) · value_{s,g},   g = n·Kv / H

@@ -169,11 +169,9 @@ struct QueryBlock {
 
 std::vector<QueryBlock> query_blocks(const Tensor& offsets, std::int64_t tokens, std::int64_t positions) {
   const std::span<const std::int32_t> at = offsets.span<std::int32_t>();
-  require_shape(at.front() == 0 && at.back() == tokens,
-                "causal_attention: offsets run from {} to {}, tokens from 0 to {}", at.front(), at.back(), tokens);
+  require_sequences(at, tokens);
   std::vector<QueryBlock> blocks;
   for (std::size_t b = 0; b + 1 < at.size(); ++b) {
-    require_shape(at[b] <= at[b + 1], "causal_attention: offset {} is {}, the next {}", b, at[b], at[b + 1]);
     for (std::int64_t begin = at[b]; begin < at[b + 1]; begin += positions) {
       blocks.push_back({at[b], at[b + 1], begin, std::min<std::int64_t>(begin + positions, at[b + 1])});
     }

@@ -23,20 +23,25 @@ std::string product_library();
 /// Weights rearranged once for the backend's products. Owns its copy; move-only; an empty one holds nothing.
 class PackedWeights {
  public:
-  struct Impl;
+  /// What every backend keeps; it may add to it.
+  struct Impl {
+    std::int64_t outputs, inputs;
+    DType compute, given;  ///< of the products; of the weights that were packed
+    Layout layout;
+    Buffer packed;
+    virtual ~Impl() = default;
+  };
 
-  PackedWeights();
-  explicit PackedWeights(std::unique_ptr<Impl> impl);
-  PackedWeights(PackedWeights&&) noexcept;
-  PackedWeights& operator=(PackedWeights&&) noexcept;
-  ~PackedWeights();
+  PackedWeights() = default;
+  explicit PackedWeights(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
   bool empty() const { return impl_ == nullptr; }
-  std::int64_t outputs() const;  ///< N
-  std::int64_t inputs() const;   ///< K
-  DType dtype() const;           ///< the compute type: float32 or bfloat16
-  Layout layout() const;         ///< of the tensors that repack_weights takes
-  std::size_t bytes() const;     ///< memory held, padding included
+  std::int64_t outputs() const { return impl_->outputs; }      ///< N
+  std::int64_t inputs() const { return impl_->inputs; }        ///< K
+  DType dtype() const { return impl_->compute; }               ///< the compute type: float32 or bfloat16
+  DType given() const { return impl_->given; }                 ///< of the tensors that repack_weights takes
+  Layout layout() const { return impl_->layout; }              ///< the same
+  std::size_t bytes() const { return impl_->packed.bytes(); }  ///< memory held, padding included
   Impl& impl() const { return *impl_; }
 
  private:
@@ -70,6 +75,8 @@ inline void repack_weights(Context& context, const Tensor& weights, PackedWeight
   const bool by_output = packed.layout() == Layout::kOutputInput;
   require_tensor(context, "repack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
                  {by_output ? packed.outputs() : packed.inputs(), by_output ? packed.inputs() : packed.outputs()});
+  require_shape(weights.dtype() == packed.given(), "repack_weights: weights are {}, were packed from {}",
+                name(weights.dtype()), name(packed.given()));
   TADAPT_DISPATCH(context, repack_weights, context, weights, packed);
 }
 

@@ -8,26 +8,15 @@
 
 namespace tadapt {
 
-struct PackedWeights::Impl {
-  cpu::TiledProduct product;
-  Buffer packed;
-  DType given;  ///< dtype of the weights; float16 is packed by way of float32
-};
-
-PackedWeights::PackedWeights() = default;
-PackedWeights::PackedWeights(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-PackedWeights::PackedWeights(PackedWeights&&) noexcept = default;
-PackedWeights& PackedWeights::operator=(PackedWeights&&) noexcept = default;
-PackedWeights::~PackedWeights() = default;
-
-std::int64_t PackedWeights::outputs() const { return impl_->product.shape().outputs; }
-std::int64_t PackedWeights::inputs() const { return impl_->product.shape().inputs; }
-DType PackedWeights::dtype() const { return impl_->product.shape().compute; }
-Layout PackedWeights::layout() const { return impl_->product.shape().layout; }
-std::size_t PackedWeights::bytes() const { return impl_->packed.bytes(); }
-
 namespace cpu {
 namespace {
+
+struct Weights : PackedWeights::Impl {
+  TiledProduct product;
+  explicit Weights(TiledProduct tiled) : product(std::move(tiled)) {}
+};
+const Weights& of(const PackedWeights& packed) { return static_cast<const Weights&>(packed.impl()); }
+
 /// What weight_gradient keeps in a context: the products of the shapes seen, and room for one packed right operand.
 struct GradientProducts {
   static constexpr std::size_t kMost = 64;  ///< leaves of many lengths must not pile up
@@ -54,15 +43,20 @@ PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layou
                            .source = weights.dtype() == DType::kFloat16 ? DType::kFloat32 : weights.dtype()};
   TiledProduct product(shape);
   Buffer packed(context.device(), product.packed_bytes());
-  PackedWeights result(std::make_unique<PackedWeights::Impl>(std::move(product), std::move(packed), weights.dtype()));
+  auto impl = std::make_unique<Weights>(std::move(product));
+  impl->outputs = shape.outputs;
+  impl->inputs = shape.inputs;
+  impl->compute = compute;
+  impl->given = weights.dtype();  // float16 is packed by way of float32
+  impl->layout = layout;
+  impl->packed = std::move(packed);
+  PackedWeights result(std::move(impl));
   cpu::repack_weights(context, weights, result);
   return result;
 }
 
 void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed) {
-  PackedWeights::Impl& impl = packed.impl();
-  require_shape(weights.dtype() == impl.given, "repack_weights: weights are {}, were packed from {}",
-                name(weights.dtype()), name(impl.given));
+  const Weights& impl = of(packed);
   if (impl.given != DType::kFloat16) return impl.product.pack(context, weights, bytes_of(impl.packed));
   const Buffer widened(context.device(), DType::kFloat32, weights.shape());
   convert_elements(weights, widened.tensor());
@@ -71,7 +65,7 @@ void repack_weights(Context& context, const Tensor& weights, PackedWeights& pack
 
 void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
             const Tensor& y) {
-  const PackedWeights::Impl& impl = weights.impl();
+  const Weights& impl = of(weights);
   impl.product.run(context, {.rows = x.size(0),
                              .load = [&](std::int64_t begin, std::int64_t count,
                                          void* room) { return load_row_tile(impl.product, x, begin, count, room); },

@@ -1,10 +1,23 @@
 // Rotary position embedding.
 #pragma once
 
+#include <cmath>
+#include <vector>
+
 #include "kernels/core/check.h"
 #include "kernels/core/dispatch.h"
 
 namespace tadapt {
+
+/// theta^(−2j/h) for 0 <= j < h/2, in fp32; computed on the host for every device, so that angles are the same.
+inline std::vector<float> rope_frequencies(double theta, std::int64_t head_size) {
+  std::vector<float> result;
+  for (std::int64_t j = 0; j < head_size; j += 2) {
+    const float exponent = static_cast<float>(j) / static_cast<float>(head_size);
+    result.push_back(1.0f / std::pow(static_cast<float>(theta), exponent));
+  }
+  return result;
+}
 
 TADAPT_BACKENDS(void rope(Context& context, const Tensor& x, const Tensor& positions, double theta);)
 

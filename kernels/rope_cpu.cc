@@ -14,20 +14,11 @@ TADAPT_VECTORISED void rotate(float* head, const float* cosines, const float* si
     head[j + half] = second * cosines[j] + first * sines[j];
   }
 }
-
-std::vector<float> frequencies(double theta, std::int64_t head_size) {
-  std::vector<float> result;
-  for (std::int64_t j = 0; j < head_size; j += 2) {
-    const float exponent = static_cast<float>(j) / static_cast<float>(head_size);
-    result.push_back(1.0f / std::pow(static_cast<float>(theta), exponent));
-  }
-  return result;
-}
 }  // namespace
 
 void rope(Context& context, const Tensor& x, const Tensor& positions, double theta) {
   const std::int64_t heads = x.size(1), size = x.size(2), half = size / 2;
-  const std::vector<float> frequency = frequencies(theta, size);
+  const std::vector<float> frequency = rope_frequencies(theta, size);
   const std::span<const std::int32_t> at = positions.span<std::int32_t>();
   float* numbers = x.span<float>().data();
   parallel_blocks(context, x.size(0), rows_per_block(heads * size),

@@ -25,6 +25,11 @@ Context::Context(Device device, int threads)
 
 Context Context::cpu(int threads) { return Context(Device::kCpu, threads); }
 
+Context Context::cuda(int index) {
+  select_device(Device::kCuda, index);
+  return Context(Device::kCuda, 1);
+}
+
 void* Context::scratch(int thread, std::size_t bytes) {
   Buffer& buffer = scratch_.at(static_cast<std::size_t>(thread));
   if (buffer.bytes() < bytes) buffer = Buffer(device_, std::max(bytes, buffer.bytes() * 2));

@@ -47,6 +47,9 @@ class Context {
  public:
   /// A CPU context with this many threads inside each op (at least 1).
   static Context cpu(int threads);
+  /// GPU number `index` of those this process sees, made the current one; all work runs on one stream. DeviceError when
+  /// there is none, or this build has no CUDA backend.
+  static Context cuda(int index);
 
   Device device() const { return device_; }
   int threads() const { return threads_; }

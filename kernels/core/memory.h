@@ -5,9 +5,14 @@
 
 namespace tadapt {
 
-TADAPT_BACKENDS(void* allocate(std::size_t bytes); void release(void* memory);
-                void copy(Context& context, const Tensor& from, const Tensor& to);
+TADAPT_BACKENDS(void select_device(int index); int device_count(); void* allocate(std::size_t bytes);
+                void release(void* memory); void copy(Context& context, const Tensor& from, const Tensor& to);
                 void clear(Context& context, const Tensor& tensor); void synchronize(Context& context);)
+
+/// Makes device `index` the one that this process works on.
+inline void select_device(Device device, int index) { TADAPT_DISPATCH_ON(device, select_device, index); }
+/// How many there are.
+inline int device_count(Device device) { TADAPT_DISPATCH_ON(device, device_count, ); }
 
 /// Zeroed memory aligned to 64 bytes at least. Throws DeviceError naming the bytes asked for and those free.
 inline void* allocate(Device device, std::size_t bytes) { TADAPT_DISPATCH_ON(device, allocate, bytes); }

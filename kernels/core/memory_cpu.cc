@@ -9,6 +9,9 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 }
 
+void select_device(int) {}
+int device_count() { return 1; }
+
 void* allocate(std::size_t bytes) {
   // One alignment unit at least, so that an empty tensor still has a valid address.
   const std::size_t size = std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);

@@ -1,0 +1,180 @@
+#include <cublasLt.h>
+
+#include "kernels/core/elementwise.h"
+#include "kernels/core/memory.h"
+#include "kernels/matmul.h"
+#include "kernels/pointwise.h"
+
+namespace tadapt::cuda {
+namespace {
+
+void check(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError("{}: {}", call, cublasGetStatusString(status));
+}
+
+/// cuBLASLt as one context uses it.
+struct Library {
+  static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+  cublasLtHandle_t handle = nullptr;
+  Buffer workspace = Buffer(Device::kCuda, kWorkspaceBytes);
+  Buffer left, right;  // operands in another type than they came in
+  Library() { check(cublasLtCreate(&handle), "cublasLtCreate"); }
+  ~Library() { cublasLtDestroy(handle); }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+};
+
+cudaDataType_t type_of(DType dtype) { return dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF; }
+
+/// x in `dtype`: itself, or converted into memory of the library's.
+Tensor in_dtype(Context& context, const Tensor& x, DType dtype, Buffer& memory) {
+  if (x.dtype() == dtype) return x;
+  if (memory.bytes() < static_cast<std::size_t>(x.elements()) * bytes_per_element(dtype))
+    memory = Buffer(Device::kCuda, static_cast<std::size_t>(x.elements()) * bytes_per_element(dtype));
+  const Tensor converted(memory.data(), dtype, x.shape(), Device::kCuda);
+  tadapt::convert(context, x, converted);
+  return converted;
+}
+
+/// An operand as cuBLASLt sees it, column by column: our rows are its columns.
+struct Operand {
+  const void* numbers;
+  std::int64_t rows, columns;  ///< of the column-major matrix
+  cublasOperation_t operation;
+};
+
+/// result [M, N] column-major fp32 = op(a) · op(b), with bias along M and an epilogue.
+struct Product {
+  DType compute;
+  Operand a, b;
+  std::int64_t m, n;
+  const float* bias;
+  Epilogue epilogue;
+  float* result;
+};
+
+struct Descriptors {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, result = nullptr;
+  cublasLtMatmulPreference_t preference = nullptr;
+
+  explicit Descriptors(const Product& product) {
+    check(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, product.a.operation);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, product.b.operation);
+    const bool relu = product.epilogue == Epilogue::kRelu;
+    if (product.bias != nullptr) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS);
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias);
+    } else {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+    }
+    const auto layout = [](cublasLtMatrixLayout_t& made, cudaDataType_t type, std::int64_t rows, std::int64_t columns) {
+      check(cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows),
+                                       static_cast<std::uint64_t>(columns), rows),
+            "cublasLtMatrixLayoutCreate");
+    };
+    layout(a, type_of(product.compute), product.a.rows, product.a.columns);
+    layout(b, type_of(product.compute), product.b.rows, product.b.columns);
+    layout(result, CUDA_R_32F, product.m, product.n);
+    check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    const std::size_t bytes = Library::kWorkspaceBytes;
+    check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                               sizeof bytes),
+          "cublasLtMatmulPreferenceSetAttribute");
+  }
+  ~Descriptors() {
+    cublasLtMatmulPreferenceDestroy(preference);
+    cublasLtMatrixLayoutDestroy(result);
+    cublasLtMatrixLayoutDestroy(b);
+    cublasLtMatrixLayoutDestroy(a);
+    cublasLtMatmulDescDestroy(operation);
+  }
+  Descriptors(const Descriptors&) = delete;
+  Descriptors& operator=(const Descriptors&) = delete;
+
+ private:
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, T value) {
+    check(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+  }
+};
+
+void multiply(Context& context, const char* op, const Product& product) {
+  Library& library = context.state<Library>();
+  const Descriptors descriptors(product);
+  cublasLtMatmulHeuristicResult_t choice{};
+  int found = 0;
+  check(cublasLtMatmulAlgoGetHeuristic(library.handle, descriptors.operation, descriptors.a, descriptors.b,
+                                       descriptors.result, descriptors.result, descriptors.preference, 1, &choice,
+                                       &found),
+        op);
+  if (found == 0) throw DeviceError("{}: cuBLASLt knows no product of {} x {}", op, product.m, product.n);
+  const float one = 1.0f, zero = 0.0f;
+  check(cublasLtMatmul(library.handle, descriptors.operation, &one, product.a.numbers, descriptors.a, product.b.numbers,
+                       descriptors.b, &zero, product.result, descriptors.result, product.result, descriptors.result,
+                       &choice.algo, library.workspace.data(), Library::kWorkspaceBytes, stream_of(context)),
+        op);
+}
+
+}  // namespace
+
+PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
+  auto impl = std::make_unique<PackedWeights::Impl>();
+  const bool by_output = layout == Layout::kOutputInput;
+  impl->outputs = weights.size(by_output ? 0 : 1);
+  impl->inputs = weights.size(by_output ? 1 : 0);
+  impl->compute = compute;
+  impl->given = weights.dtype();
+  impl->layout = layout;
+  impl->packed = Buffer(Device::kCuda, compute, weights.shape());
+  PackedWeights packed(std::move(impl));
+  cuda::repack_weights(context, weights, packed);
+  return packed;
+}
+
+void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed) {
+  tadapt::convert(context, weights, packed.impl().packed.tensor());
+}
+
+// Row-major y [T, N] is column-major [N, T] = W · xᵀ; x [T, K] is column-major [K, T].
+void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
+            const Tensor& y) {
+  if (x.size(0) == 0) return;
+  const std::int64_t n = weights.outputs(), k = weights.inputs();
+  const Tensor rows = in_dtype(context, x, weights.dtype(), context.state<Library>().left);
+  const void* packed = weights.impl().packed.data();
+  const bool by_output = weights.layout() == Layout::kOutputInput;
+  const Operand a = by_output ? Operand{packed, k, n, CUBLAS_OP_T} : Operand{packed, n, k, CUBLAS_OP_N};
+  multiply(context, "matmul",
+           {.compute = weights.dtype(),
+            .a = a,
+            .b = {rows.data(), k, x.size(0), CUBLAS_OP_N},
+            .m = n,
+            .n = x.size(0),
+            .bias = bias.empty() ? nullptr : numbers<const float>(bias),
+            .epilogue = epilogue,
+            .result = numbers<float>(y)});
+}
+
+// Row-major gradient [N, K] is column-major [K, N] = rightᵀ · left, each column-major [·, T] as it lies.
+void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute, const Tensor& gradient) {
+  if (left.size(0) == 0 || gradient.elements() == 0) {
+    cuda::clear(context, gradient);
+    return;
+  }
+  Library& library = context.state<Library>();
+  const Tensor l = in_dtype(context, left, compute, library.left);
+  const Tensor r = in_dtype(context, right, compute, library.right);
+  multiply(context, "weight_gradient",
+           {.compute = compute,
+            .a = {r.data(), right.size(1), right.size(0), CUBLAS_OP_N},
+            .b = {l.data(), left.size(1), left.size(0), CUBLAS_OP_T},
+            .m = right.size(1),
+            .n = left.size(1),
+            .bias = nullptr,
+            .epilogue = Epilogue::kNone,
+            .result = numbers<float>(gradient)});
+}
+
+}  // namespace tadapt::cuda

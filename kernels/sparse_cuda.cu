@@ -1,0 +1,322 @@
+#include "kernels/core/elementwise.h"
+#include "kernels/core/memory.h"
+#include "kernels/sparse.h"
+
+namespace tadapt::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+/// Threads that share one row of width D: with 16-byte packs of bf16, 3.5 packs each at D = 3584.
+constexpr int kRowThreads = 128;
+/// Most numbers of a row that one block takes: a feature active everywhere is spread over several blocks.
+constexpr std::int64_t kSlice = 1024;
+
+__device__ bool is_pair(float activation) { return !(activation <= 0.0f); }
+
+/// A block a token.
+__global__ void __launch_bounds__(kThreads)
+    count_row(const float* activations, std::int64_t features, std::int32_t* offsets) {
+  __shared__ int room[kWarps];
+  int count = 0;
+  for (std::int64_t i = threadIdx.x; i < features; i += kThreads)
+    count += is_pair(activations[blockIdx.x * features + i]) ? 1 : 0;
+  count = block_sum(count, room);
+  if (threadIdx.x == 0) offsets[blockIdx.x + 1] = count;
+}
+
+/// counts_i = Σ_{j <= i} counts_j, by one block: each thread takes a stretch.
+__global__ void __launch_bounds__(1024) scan(std::int32_t* counts, std::int64_t n) {
+  __shared__ std::int32_t warps[kWarp];
+  const std::int64_t each = (n + blockDim.x - 1) / blockDim.x;
+  const std::int64_t begin = min(n, threadIdx.x * each), end = min(n, begin + each);
+  std::int32_t mine = 0;
+  for (std::int64_t i = begin; i < end; ++i) mine += counts[i];
+  std::int32_t before = mine;  // inclusive over the warp, then exclusive over the block
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const std::int32_t other = __shfl_up_sync(kAllLanes, before, distance);
+    if (lane >= distance) before += other;
+  }
+  if (lane == kWarp - 1) warps[warp] = before;
+  __syncthreads();
+  before -= mine;
+  for (int w = 0; w < warp; ++w) before += warps[w];
+  for (std::int64_t i = begin; i < end; ++i) {
+    before += counts[i];
+    counts[i] = before;
+  }
+}
+
+/// A block a token; features keep their order: lanes by ballot, warps by their counts.
+__global__ void __launch_bounds__(kThreads) gather_row(const float* activations, std::int64_t features,
+                                                       const std::int32_t* offsets, std::int32_t* ids, float* values) {
+  __shared__ int counts[kWarps];
+  const float* row = activations + blockIdx.x * features;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  std::int64_t place = offsets[blockIdx.x];
+  for (std::int64_t begin = 0; begin < features; begin += kThreads) {
+    const std::int64_t i = begin + threadIdx.x;
+    const float activation = i < features ? row[i] : 0.0f;
+    const bool active = is_pair(activation);
+    const unsigned lanes = __ballot_sync(kAllLanes, active ? 1 : 0);
+    if (lane == 0) counts[warp] = __popc(lanes);
+    __syncthreads();
+    std::int64_t at = place + __popc(lanes & ((1u << lane) - 1u));
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) at += counts[w];
+      place += counts[w];
+    }
+    if (active) {
+      ids[at] = static_cast<std::int32_t>(i);
+      values[at] = activation;
+    }
+    __syncthreads();
+  }
+}
+
+/// The tokens of one tile, walked by one warp, one token after another: a token has each feature at most once, so lanes
+/// never meet, and no atomics are needed.
+struct Tiles {
+  std::int64_t tokens, each, features;
+  __host__ __device__ std::int64_t count() const { return (tokens + each - 1) / each; }
+};
+template <class Visit>
+__device__ void walk_tile(const Tiles& tiles, const std::int32_t* offsets, Visit visit) {
+  const std::int64_t begin = blockIdx.x * tiles.each, end = min(tiles.tokens, begin + tiles.each);
+  for (std::int64_t t = begin; t < end; ++t) {
+    for (std::int32_t p = offsets[t] + static_cast<std::int32_t>(threadIdx.x); p < offsets[t + 1]; p += kWarp)
+      visit(static_cast<std::int32_t>(t), p);
+    __syncwarp();
+  }
+}
+/// places [tiles, F] = pairs of each feature in each tile.
+__global__ void __launch_bounds__(kWarp)
+    count_tile(Tiles tiles, const std::int32_t* offsets, const std::int32_t* ids, std::int32_t* places) {
+  std::int32_t* mine = places + blockIdx.x * tiles.features;
+  walk_tile(tiles, offsets, [&](std::int32_t, std::int32_t p) { mine[ids[p]] += 1; });
+}
+/// places become the pairs of the feature in the tiles before; offsets_{i+1} their number over all tiles.
+__global__ void __launch_bounds__(kThreads) scan_tiles(Tiles tiles, std::int32_t* places, std::int32_t* offsets) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= tiles.features) return;
+  std::int32_t before = 0;
+  for (std::int64_t tile = 0; tile < tiles.count(); ++tile) {
+    const std::int32_t here = places[tile * tiles.features + i];
+    places[tile * tiles.features + i] = before;
+    before += here;
+  }
+  offsets[i + 1] = before;
+}
+__global__ void __launch_bounds__(kWarp)
+    place_tile(Tiles tiles, const std::int32_t* offsets, const std::int32_t* ids, std::int32_t* places,
+               const std::int32_t* feature_offsets, std::int32_t* tokens, std::int32_t* pairs) {
+  std::int32_t* mine = places + blockIdx.x * tiles.features;
+  walk_tile(tiles, offsets, [&](std::int32_t t, std::int32_t p) {
+    const std::int32_t at = feature_offsets[ids[p]] + mine[ids[p]]++;
+    tokens[at] = t;
+    pairs[at] = p;
+  });
+}
+
+template <class To>
+__device__ float rounded(float value) {
+  return static_cast<float>(static_cast<To>(value));
+}
+
+/// Σ_k factor(k) · rows[index(k)] over the pairs [offsets[r], offsets[r + 1]) of result row r, on top of `start`.
+template <class T>
+struct RowSum {
+  const std::int32_t* offsets;
+  const std::int32_t* index;    ///< of the row that a pair multiplies
+  const std::int32_t* through;  ///< where the pair's factor stands, or null: in its own place
+  const float* factors;
+  const T* rows;
+  const float* start;  ///< [width], or null: zero
+  std::int64_t width, slices;
+  float* out;
+};
+/// A block a slice of a result row; pairs in order. Per pair one row of T, read in packs of kWidth.
+template <class T, class Rounding, int kWidth>
+__global__ void __launch_bounds__(kRowThreads) sum_rows(RowSum<T> sum) {
+  const std::int64_t row = blockIdx.x / sum.slices;
+  const std::int64_t begin = blockIdx.x % sum.slices * kSlice, end = min(sum.width, begin + kSlice);
+  const std::int32_t first = sum.offsets[row], last = sum.offsets[row + 1];
+  for (std::int64_t d = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth; d < end; d += kRowThreads * kWidth) {
+    float total[kWidth];
+    for (int k = 0; k < kWidth; ++k) total[k] = sum.start == nullptr ? 0.0f : sum.start[d + k];
+    for (std::int32_t p = first; p < last; ++p) {
+      const float factor = rounded<Rounding>(sum.factors[sum.through == nullptr ? p : sum.through[p]]);
+      const Pack<T, kWidth> pack = load_pack<kWidth>(sum.rows + sum.index[p] * sum.width, d);
+      for (int k = 0; k < kWidth; ++k) total[k] += factor * static_cast<float>(pack.values[k]);
+    }
+    for (int k = 0; k < kWidth; ++k) sum.out[row * sum.width + d + k] = total[k];
+  }
+}
+template <class T, class Rounding>
+void launch_row_sums(Context& context, const char* op, std::int64_t rows, RowSum<T> sum) {
+  constexpr int kWidth = 16 / static_cast<int>(sizeof(T));
+  static_assert(kSlice % kWidth == 0);
+  sum.slices = std::max<std::int64_t>(1, blocks_for(sum.width, kSlice));
+  const Grid grid{rows * sum.slices, kRowThreads};
+  if (sum.width % kWidth == 0 && aligned_to_16(sum.rows))
+    launch(context, op, grid, sum_rows<T, Rounding, kWidth>, sum);
+  else
+    launch(context, op, grid, sum_rows<T, Rounding, 1>, sum);
+}
+
+/// A block a token, a warp a pair: the cotangent stays in first-level cache while its pairs' decoder rows go by.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kRowThreads)
+    pair_gradient(const std::int32_t* offsets, const std::int32_t* ids, const float* activations, const T* decoder,
+                  const T* cotangent, const float* norms, FeatureGradient formula, std::int64_t width,
+                  float* gradient) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const T* c = cotangent + blockIdx.x * width;
+  for (std::int32_t p = offsets[blockIdx.x] + warp; p < offsets[blockIdx.x + 1]; p += kRowThreads / kWarp) {
+    const T* row = decoder + ids[p] * width;
+    float dot = 0;
+    for (std::int64_t d = lane * kWidth; d < width; d += kWarp * kWidth) {
+      const Pack<T, kWidth> a = load_pack<kWidth>(c, d), b = load_pack<kWidth>(row, d);
+      for (int k = 0; k < kWidth; ++k) dot += static_cast<float>(a.values[k]) * static_cast<float>(b.values[k]);
+    }
+    dot = warp_sum(dot);
+    if (lane == 0) gradient[p] = formula(activations[p], norms[ids[p]], dot);
+  }
+}
+
+/// A warp a feature.
+__global__ void __launch_bounds__(kThreads) sum_pairs(const std::int32_t* offsets, const std::int32_t* pairs,
+                                                      const float* values, std::int64_t features, float* sums) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (i >= features) return;
+  double sum = 0;
+  for (std::int32_t k = offsets[i] + static_cast<std::int32_t>(threadIdx.x % kWarp); k < offsets[i + 1]; k += kWarp)
+    sum += static_cast<double>(values[pairs[k]]);
+  sum = warp_sum(sum);
+  if (threadIdx.x % kWarp == 0) sums[i] = static_cast<float>(sum);
+}
+
+struct CountPairs {
+  const std::int32_t* offsets;
+  float* counts;
+  template <int kWidth>
+  __device__ void run(std::int64_t i) const {
+    for (int k = 0; k < kWidth; ++k) counts[i + k] = static_cast<float>(offsets[i + k + 1] - offsets[i + k]);
+  }
+};
+
+constexpr int kScanThreads = 1024;
+
+}  // namespace
+
+std::int64_t count_pairs(Context& context, const Tensor& activations, const Tensor& offsets) {
+  const std::int64_t tokens = activations.size(0);
+  std::int32_t* out = numbers<std::int32_t>(offsets);
+  cuda::clear(context, offsets);
+  launch(context, "count_pairs", {tokens, kThreads}, count_row, numbers<const float>(activations), activations.size(1),
+         out);
+  launch(context, "count_pairs", {1, kScanThreads}, scan, out, tokens + 1);
+  std::int32_t pairs = 0;
+  cuda::copy(context, offsets.rows(tokens, tokens + 1), Tensor::of(std::span(&pairs, 1), {1}));
+  cuda::synchronize(context);
+  return pairs;
+}
+
+void gather_pairs(Context& context, const Tensor& activations, const SparseFeatures& out) {
+  launch(context, "gather_pairs", {activations.size(0), kThreads}, gather_row, numbers<const float>(activations),
+         activations.size(1), numbers<const std::int32_t>(out.offsets), numbers<std::int32_t>(out.features),
+         numbers<float>(out.activations));
+}
+
+void sort_by_feature(Context& context, const SparseFeatures& by_token, const FeatureMajorPairs& out) {
+  constexpr std::int64_t kFewestTokens = 32;
+  constexpr std::int64_t kMostPlaces = std::int64_t{16} << 20;  // 64 MB of scratch
+  const std::int64_t tokens = by_token.offsets.size(0) - 1, features = out.offsets.size(0) - 1;
+  Tiles tiles{tokens, kFewestTokens, features};
+  while (tiles.count() > 1 && tiles.count() * features > kMostPlaces) tiles.each *= 2;
+  const Tensor places(context.scratch(0, static_cast<std::size_t>(tiles.count() * features) * sizeof(std::int32_t)),
+                      DType::kInt32, {tiles.count() * features}, Device::kCuda);
+  const auto* offsets = numbers<const std::int32_t>(by_token.offsets);
+  const auto* ids = numbers<const std::int32_t>(by_token.features);
+  auto* feature_offsets = numbers<std::int32_t>(out.offsets);
+  cuda::clear(context, places);
+  cuda::clear(context, out.offsets);
+  launch(context, "sort_by_feature", {tiles.count(), kWarp}, count_tile, tiles, offsets, ids,
+         numbers<std::int32_t>(places));
+  launch(context, "sort_by_feature", {blocks_for(features, kThreads), kThreads}, scan_tiles, tiles,
+         numbers<std::int32_t>(places), feature_offsets);
+  launch(context, "sort_by_feature", {1, kScanThreads}, scan, feature_offsets, features + 1);
+  launch(context, "sort_by_feature", {tiles.count(), kWarp}, place_tile, tiles, offsets, ids,
+         numbers<std::int32_t>(places), feature_offsets, numbers<std::int32_t>(out.tokens),
+         numbers<std::int32_t>(out.pairs));
+}
+
+void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
+                   const Tensor& output) {
+  const auto run = [&]<class T>(const T* rows) {
+    launch_row_sums<T, T>(context, "sparse_decode", output.size(0),
+                          {.offsets = numbers<const std::int32_t>(features.offsets),
+                           .index = numbers<const std::int32_t>(features.features),
+                           .through = nullptr,
+                           .factors = numbers<const float>(features.activations),
+                           .rows = rows,
+                           .start = numbers<const float>(bias),
+                           .width = output.size(1),
+                           .slices = 1,
+                           .out = numbers<float>(output)});
+  };
+  if (decoder.dtype() == DType::kFloat32) return run(numbers<const float>(decoder));
+  run(numbers<const bfloat16>(decoder));
+}
+
+void sparse_feature_gradient(Context& context, const SparseFeatures& features, const Tensor& decoder,
+                             const Tensor& cotangent, const SparsityTerm& sparsity, const Tensor& gradient) {
+  const auto run = [&]<class T>(const T* rows) {
+    constexpr int kWidth = 16 / static_cast<int>(sizeof(T));
+    const std::int64_t width = decoder.size(1);
+    const T* c = numbers<const T>(cotangent);
+    const bool packs = width % kWidth == 0 && aligned_to_16(rows, c);
+    launch(context, "sparse_feature_gradient", {cotangent.size(0), kRowThreads},
+           packs ? pair_gradient<T, kWidth> : pair_gradient<T, 1>, numbers<const std::int32_t>(features.offsets),
+           numbers<const std::int32_t>(features.features), numbers<const float>(features.activations), rows, c,
+           numbers<const float>(sparsity.norms), FeatureGradient{sparsity.coefficient}, width,
+           numbers<float>(gradient));
+  };
+  if (decoder.dtype() == DType::kFloat32) return run(numbers<const float>(decoder));
+  run(numbers<const bfloat16>(decoder));
+}
+
+void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
+                            const Tensor& right, DType compute, const Tensor& gradient) {
+  const auto run = [&]<class T>(const T* rows) {
+    const RowSum<T> sum{.offsets = numbers<const std::int32_t>(by_feature.offsets),
+                        .index = numbers<const std::int32_t>(by_feature.tokens),
+                        .through = numbers<const std::int32_t>(by_feature.pairs),
+                        .factors = numbers<const float>(left),
+                        .rows = rows,
+                        .start = nullptr,
+                        .width = gradient.size(1),
+                        .slices = 1,
+                        .out = numbers<float>(gradient)};
+    if (compute == DType::kFloat32)
+      launch_row_sums<T, float>(context, "sparse_weight_gradient", gradient.size(0), sum);
+    else
+      launch_row_sums<T, bfloat16>(context, "sparse_weight_gradient", gradient.size(0), sum);
+  };
+  if (right.dtype() == DType::kFloat32) return run(numbers<const float>(right));
+  run(numbers<const bfloat16>(right));
+}
+
+void pair_sums(Context& context, const FeatureMajorPairs& by_feature, const Tensor& values, const Tensor& sums) {
+  launch(context, "pair_sums", {blocks_for(sums.size(0), kWarps), kThreads}, sum_pairs,
+         numbers<const std::int32_t>(by_feature.offsets), numbers<const std::int32_t>(by_feature.pairs),
+         numbers<const float>(values), sums.size(0), numbers<float>(sums));
+}
+
+void pair_counts(Context& context, const FeatureMajorPairs& by_feature, const Tensor& counts) {
+  elementwise<1>(context, "pair_counts", counts.size(0), true,
+                 CountPairs{numbers<const std::int32_t>(by_feature.offsets), numbers<float>(counts)});
+}
+
+}  // namespace tadapt::cuda

@@ -1,0 +1,264 @@
+#include <algorithm>
+#include <boost/context/fiber.hpp>
+#include <boost/context/pooled_fixedsize_stack.hpp>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+namespace device_on_host {
+namespace {
+
+constexpr int kLanes = 32;
+constexpr std::size_t kStackBytes = 64 * 1024;
+constexpr std::size_t kMostSharedBytes = 227 * 1024;
+constexpr unsigned kMostThreads = 1024;
+
+enum class Wait { kNothing, kWarp, kBlock };
+
+struct Thread {
+  boost::context::fiber fiber;
+  Wait wait = Wait::kNothing;
+  unsigned mask = 0;  // of the warp operation it waits in
+  bool done = false;
+};
+
+struct Warp {
+  unsigned char values[kLanes * kLaneBytes];
+};
+
+/// The block that runs now; its fibers find themselves in it.
+struct Block {
+  std::vector<Thread> threads;
+  std::vector<Warp> warps;
+  std::vector<unsigned char> shared;
+  boost::context::fiber scheduler;  // whoever resumed the running thread
+  int current = 0;
+  std::exception_ptr failure;
+};
+
+struct Machine {
+  std::mt19937 random;
+  boost::context::pooled_fixedsize_stack stacks{kStackBytes};
+  Block* block = nullptr;
+
+  Machine() {
+    const char* seed = std::getenv("TADAPT_DEVICE_SEED");
+    random.seed(seed == nullptr ? 1u : static_cast<unsigned>(std::strtoul(seed, nullptr, 10)));
+  }
+  std::vector<int> shuffled(int count) {
+    std::vector<int> order(static_cast<std::size_t>(count));
+    for (int i = 0; i < count; ++i) order[static_cast<std::size_t>(i)] = i;
+    std::shuffle(order.begin(), order.end(), random);
+    return order;
+  }
+};
+
+Machine& machine() {
+  static Machine only;
+  return only;
+}
+Block& running() { return *machine().block; }
+
+Thread& thread_at(Block& block, int index) { return block.threads[static_cast<std::size_t>(index)]; }
+
+void hand_over(Wait wait) {
+  Block& block = running();
+  const int self = block.current;
+  thread_at(block, self).wait = wait;
+  boost::context::fiber back = std::move(block.scheduler);
+  block.scheduler = std::move(back).resume();
+}
+
+void set_thread(int index) {
+  threadIdx = dim3(static_cast<unsigned>(index) % blockDim.x, static_cast<unsigned>(index) / blockDim.x % blockDim.y,
+                   static_cast<unsigned>(index) / (blockDim.x * blockDim.y));
+}
+
+void resume(Block& block, int index) {
+  block.current = index;
+  set_thread(index);
+  Thread& thread = thread_at(block, index);
+  thread.fiber = std::move(thread.fiber).resume();
+}
+
+/// Lets the lanes of a warp operation go on once all that are named have come; whether any could.
+bool release_warp(Block& block, int begin, int end) {
+  bool released = false;
+  for (int i = begin; i < end; ++i) {
+    const Thread& thread = thread_at(block, i);
+    if (thread.done || thread.wait != Wait::kWarp) continue;
+    const unsigned mask = thread.mask;
+    bool complete = true;
+    for (int lane = 0; lane < end - begin; ++lane) {
+      const Thread& other = thread_at(block, begin + lane);
+      if ((mask >> lane & 1u) != 0 && (other.done || other.wait != Wait::kWarp || other.mask != mask)) complete = false;
+    }
+    if (!complete) continue;
+    for (int lane = 0; lane < end - begin; ++lane)
+      if ((mask >> lane & 1u) != 0) thread_at(block, begin + lane).wait = Wait::kNothing;
+    released = true;
+  }
+  return released;
+}
+
+/// Runs a warp until each of its lanes has ended or waits for the block; whether anything moved.
+bool run_warp(Block& block, int begin, int end) {
+  bool moved = false;
+  for (bool again = true; again;) {
+    for (const int lane : machine().shuffled(end - begin)) {
+      const Thread& thread = thread_at(block, begin + lane);
+      if (thread.done || thread.wait != Wait::kNothing) continue;
+      resume(block, begin + lane);
+      moved = true;
+    }
+    again = release_warp(block, begin, end);
+  }
+  return moved;
+}
+
+void start_threads(Block& block, const std::function<void()>& body) {
+  for (int i = 0; i < static_cast<int>(block.threads.size()); ++i) {
+    thread_at(block, i).fiber =
+        boost::context::fiber(std::allocator_arg, machine().stacks, [&block, &body, i](boost::context::fiber&& caller) {
+          block.scheduler = std::move(caller);
+          try {
+            body();
+          } catch (const boost::context::detail::forced_unwind&) {
+            throw;  // the block has failed elsewhere, and its fibers are being taken down
+          } catch (...) {
+            if (!block.failure) block.failure = std::current_exception();
+          }
+          thread_at(block, i).done = true;
+          return std::move(block.scheduler);
+        });
+  }
+}
+
+void run_block(Block& block, const std::function<void()>& body) {
+  const int count = static_cast<int>(block.threads.size());
+  const int warps = (count + kLanes - 1) / kLanes;
+  start_threads(block, body);
+  const auto finished = [&] { return std::ranges::all_of(block.threads, &Thread::done); };
+  while (!finished()) {
+    bool moved = false;
+    for (const int warp : machine().shuffled(warps))
+      moved |= run_warp(block, warp * kLanes, std::min((warp + 1) * kLanes, count));
+    const bool barrier = std::ranges::all_of(
+        block.threads, [](const Thread& thread) { return thread.done || thread.wait == Wait::kBlock; });
+    if (barrier && !finished()) {
+      // A thread that has ended never comes: on a GPU that is undefined, here it is an error.
+      if (std::ranges::any_of(block.threads, &Thread::done))
+        throw std::logic_error("threads wait at a barrier that others of their block have left out");
+      for (Thread& thread : block.threads) thread.wait = Wait::kNothing;
+      moved = true;
+    }
+    if (!moved) throw std::logic_error("threads of a block wait for each other at different places");
+  }
+  if (block.failure) std::rethrow_exception(block.failure);
+}
+
+}  // namespace
+
+void launch(dim3 blocks, dim3 threads, std::size_t shared_bytes, cudaStream_t, const std::function<void()>& body) {
+  const unsigned count = threads.x * threads.y * threads.z;
+  if (count == 0 || count > kMostThreads) throw std::logic_error("a block of " + std::to_string(count) + " threads");
+  if (shared_bytes > kMostSharedBytes) throw std::logic_error("too much dynamic shared memory");
+  gridDim = blocks;
+  blockDim = threads;
+  const int grid = static_cast<int>(blocks.x * blocks.y * blocks.z);
+  for (const int index : machine().shuffled(grid)) {
+    const auto at = static_cast<unsigned>(index);
+    blockIdx = dim3(at % blocks.x, at / blocks.x % blocks.y, at / (blocks.x * blocks.y));
+    Block block;
+    block.threads.resize(count);
+    block.warps.resize((count + kLanes - 1) / kLanes);
+    // Shared memory begins undefined; a number that spoils results shows who relies on it.
+    block.shared.assign(shared_bytes, 0xff);
+    machine().block = &block;
+    run_block(block, body);
+    machine().block = nullptr;
+  }
+}
+
+void* dynamic_shared() { return running().shared.data(); }
+
+void block_barrier() { hand_over(Wait::kBlock); }
+
+int lane() { return running().current % kLanes; }
+
+const unsigned char* exchange(unsigned mask, const void* value, std::size_t bytes) {
+  Block& block = running();
+  const int self = block.current;
+  if ((mask >> (self % kLanes) & 1u) == 0) throw std::logic_error("a lane outside its own mask in a warp operation");
+  unsigned char* values = block.warps[static_cast<std::size_t>(self / kLanes)].values;
+  // First everybody may still read the operation before; then everybody has written.
+  thread_at(block, self).mask = mask;
+  hand_over(Wait::kWarp);
+  std::memcpy(values + static_cast<std::size_t>(self % kLanes) * kLaneBytes, value, bytes);
+  thread_at(block, self).mask = mask;
+  hand_over(Wait::kWarp);
+  return values;
+}
+
+}  // namespace device_on_host
+
+unsigned __ballot_sync(unsigned mask, int predicate) {
+  const unsigned char* values = device_on_host::exchange(mask, &predicate, sizeof predicate);
+  unsigned bits = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) {
+    if ((mask >> lane & 1u) == 0) continue;
+    int one = 0;
+    std::memcpy(&one, values + lane * device_on_host::kLaneBytes, sizeof one);
+    bits |= one != 0 ? 1u << lane : 0u;
+  }
+  return bits;
+}
+
+const char* cudaGetErrorString(cudaError_t status) { return status == cudaSuccess ? "no error" : "an error"; }
+const char* cudaGetErrorName(cudaError_t status) {
+  return status == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaSuccess";
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int index) { return index == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  constexpr std::size_t kMost = std::size_t{1} << 36;
+  constexpr std::size_t kAlignment = 256;
+  if (bytes > kMost || posix_memalign(memory, kAlignment, bytes) != 0) return cudaErrorMemoryAllocation;
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
+  std::memset(memory, value, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+  return cudaMemset(memory, value, bytes);
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = *total = std::size_t{1} << 36;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
