@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cublasLt.h"
+#include <cublasLt.h>
 
 struct device_on_host_product {
   cublasOperation_t a = CUBLAS_OP_N, b = CUBLAS_OP_N;

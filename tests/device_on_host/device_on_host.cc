@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda_runtime.h"
+#include <cuda_runtime.h>
 
 namespace device_on_host {
 namespace {
