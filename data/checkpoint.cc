@@ -1,6 +1,8 @@
 // Finding, verifying and reading checkpoints.
 #include "data/checkpoint.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -81,18 +83,27 @@ CheckpointInfo verify_checkpoint(FileSystem& files, const fs::path& path) {
 
 std::optional<CheckpointInfo> find_checkpoint(FileSystem& files, const fs::path& directory,
                                               const OnRejected& on_rejected) {
+  std::vector<std::string> rejected;
+  const auto reject = [&](const fs::path& path, const std::string& reason) {
+    rejected.push_back(path.filename().string());
+    on_rejected(path, reason);
+  };
   for (const fs::path& path : list_checkpoints(files, directory)) {
     try {
       CheckpointInfo info = verify_checkpoint(files, path);
       if (CheckpointName::parse(path.filename().string())->step == info.step) return info;
-      on_rejected(path, fmt::format("{}: holds step {}", path.string(), info.step));
+      reject(path, fmt::format("{}: holds step {}", path.string(), info.step));
     } catch (const FormatVersionError&) {
       throw;
+    } catch (const ReadError&) {
+      throw;
     } catch (const Error& error) {
-      on_rejected(path, error.what());
+      reject(path, error.what());
     }
   }
-  return std::nullopt;
+  if (rejected.empty()) return std::nullopt;
+  throw DataError("{}: no checkpoint is whole, all are damaged: {}; remove them to start anew", directory.string(),
+                  fmt::join(rejected, ", "));
 }
 
 CheckpointPart read_part(FileSystem& files, const CheckpointInfo& checkpoint, const std::string& name) {

@@ -13,6 +13,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,8 +41,8 @@ class CheckpointWriter {
   /// newer than it.
   std::filesystem::path commit(const std::vector<PartRecord>& parts, const nlohmann::json& state);
   /// After commit(): removes what is older than the newest `keep` (at least 1) checkpoints that verify. Damaged ones do
-  /// not count.
-  void prune(int keep);
+  /// not count. Those in `verified` are known to verify and not read again.
+  void prune(int keep, const std::set<std::filesystem::path>& verified = {});
 
  private:
   std::filesystem::path published_name() const;
@@ -76,8 +77,9 @@ CheckpointInfo verify_checkpoint(FileSystem& files, const std::filesystem::path&
 
 using OnRejected = std::function<void(const std::filesystem::path& path, const std::string& reason)>;
 
-/// The newest checkpoint that verifies; `on_rejected` hears of each newer one that does not. FormatVersionError when
-/// the newest intact one is of another version.
+/// The newest checkpoint that verifies; `on_rejected` hears of each newer one that does not. Nothing when there is no
+/// checkpoint at all. DataError naming them all when there are some and none verifies; ReadError when one cannot be
+/// read, for it may be whole; FormatVersionError when the newest intact one is of another version.
 std::optional<CheckpointInfo> find_checkpoint(FileSystem& files, const std::filesystem::path& directory,
                                               const OnRejected& on_rejected);
 

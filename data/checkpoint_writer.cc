@@ -91,14 +91,14 @@ fs::path CheckpointWriter::published_name() const {
   return directory_ / name.to_string();
 }
 
-void CheckpointWriter::prune(int keep) {
+void CheckpointWriter::prune(int keep, const std::set<fs::path>& verified) {
   if (committed_.empty()) misuse("prune before commit");
   if (keep < 1) misuse(fmt::format("prune would keep {}", keep));
   int kept = 0;
   std::vector<fs::path> doomed;
   for (const fs::path& path : list_checkpoints(files_, directory_)) {
     if (kept < keep) {
-      kept += path == committed_ || verifies(files_, path) ? 1 : 0;
+      kept += path == committed_ || verified.contains(path) || verifies(files_, path) ? 1 : 0;
     } else {
       doomed.push_back(path);
       doomed.back() += ".tmp";

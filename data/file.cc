@@ -22,6 +22,13 @@ namespace fs = std::filesystem;
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
+bool is_absence(int error) { return error == ENOENT || error == ENOTDIR; }
+
+[[noreturn]] void fail_to_read(const fs::path& path, const char* what, int error) {
+  if (is_absence(error)) throw MissingInputError("{}: {}: {}", path.string(), what, reason(error));
+  throw ReadError("{}: {}: {}", path.string(), what, reason(error));
+}
+
 /// Repeats a system call that a signal interrupted.
 template <class Call>
 auto uninterrupted(Call&& call) {
@@ -54,7 +61,7 @@ class RealFile : public File {
 
   std::uint64_t size() const override {
     struct stat status{};
-    if (::fstat(descriptor_.get(), &status) != 0) throw DataError("{}: no size: {}", path_.string(), reason(errno));
+    if (::fstat(descriptor_.get(), &status) != 0) throw ReadError("{}: no size: {}", path_.string(), reason(errno));
     return static_cast<std::uint64_t>(status.st_size);
   }
 
@@ -65,7 +72,7 @@ class RealFile : public File {
         return ::pread(descriptor_.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
       });
       if (got < 0) {
-        throw DataError("{}: cannot read {} bytes at offset {}: {}", path_.string(), out.size(), offset, reason(errno));
+        throw ReadError("{}: cannot read {} bytes at offset {}: {}", path_.string(), out.size(), offset, reason(errno));
       }
       if (got == 0) {
         throw DataError("{}: {} bytes wanted at offset {}, but the file has {}", path_.string(), out.size(), offset,
@@ -150,7 +157,7 @@ std::unique_ptr<File> RealFileSystem::open(const fs::path& path, OpenMode mode) 
   Descriptor descriptor(uninterrupted([&] { return ::open(path.c_str(), open_flags(mode), 0666); }));
   if (descriptor.get() < 0) {
     if (mode == OpenMode::kRead || (mode == OpenMode::kReadWrite && errno == ENOENT)) {
-      throw MissingInputError("{}: cannot be opened: {}", path.string(), reason(errno));
+      fail_to_read(path, "cannot be opened", errno);
     }
     throw WriteError("{}: cannot be opened for writing: {}", path.string(), reason(errno));
   }
@@ -163,13 +170,15 @@ std::unique_ptr<File> RealFileSystem::open(const fs::path& path, OpenMode mode) 
 
 bool RealFileSystem::exists(const fs::path& path) {
   std::error_code error;
-  return fs::exists(path, error);
+  const bool there = fs::exists(path, error);
+  if (error) fail_to_read(path, "cannot be looked at", error.value());
+  return there;
 }
 
 std::uint64_t RealFileSystem::file_size(const fs::path& path) {
   std::error_code error;
   const std::uintmax_t size = fs::file_size(path, error);
-  if (error) throw MissingInputError("{}: no size: {}", path.string(), error.message());
+  if (error) fail_to_read(path, "no size", error.value());
   return size;
 }
 
@@ -180,7 +189,7 @@ std::vector<std::string> RealFileSystem::list(const fs::path& directory) {
   for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
     names.push_back(entry->path().filename().string());
   }
-  if (error) throw MissingInputError("{}: cannot be listed: {}", directory.string(), error.message());
+  if (error) fail_to_read(directory, "cannot be listed", error.value());
   std::sort(names.begin(), names.end());
   return names;
 }

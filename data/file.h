@@ -10,10 +10,18 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/core/error.h"
+
 namespace tadapt {
 
-/// One open file. Every failure throws: WriteError (path, bytes, offset, reason) when writing, MissingInputError or
-/// DataError when reading.
+/// The system would not read a file or folder that may well be whole (input/output error, stale handle, no permission):
+/// unlike a file that is missing, cut off or wrong, this says nothing about what is on disk.
+class ReadError : public MissingInputError {
+  using MissingInputError::MissingInputError;
+};
+
+/// One open file. Every failure throws: WriteError (path, bytes, offset, reason) when writing, MissingInputError,
+/// ReadError or DataError when reading.
 class File {
  public:
   virtual ~File() = default;
@@ -42,6 +50,7 @@ class FileSystem {
  public:
   virtual ~FileSystem() = default;
   virtual std::unique_ptr<File> open(const std::filesystem::path& path, OpenMode mode) = 0;
+  /// ReadError when that cannot be told.
   virtual bool exists(const std::filesystem::path& path) = 0;
   virtual std::uint64_t file_size(const std::filesystem::path& path) = 0;
   /// Names (not paths) of a folder's entries, sorted.

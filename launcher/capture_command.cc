@@ -5,6 +5,7 @@
 #include "launcher/commands.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
+#include "runtime/train/agreement.h"
 #include "runtime/train/prepare_cache.h"
 
 namespace tadapt {
@@ -37,12 +38,13 @@ int capture_command(const Words& words, const Process& process) {
   require_set(options, {"model.base", "model.target", "corpus.train"});
   const RunSession session(options, process);
   const RunEnvironment& environment = session.environment();
+  CaptureIdentity identity;
+  agree(environment.world, [&] { identity = cache_identity(options, environment.files); });
   if (arguments->count("dry-run") > 0) {
-    const CaptureIdentity identity = cache_identity(options, environment.files);
     environment.print(describe(CacheCapture(options, environment, identity).plan()));
     return static_cast<int>(ExitCode::kDone);
   }
-  const bool done = prepare_cache(options, environment) == CaptureOutcome::kDone;
+  const bool done = prepare_cache(options, environment, identity) == CaptureOutcome::kDone;
   const std::string facts = fmt::format("cache={}", options.cache.dir.string());
   return done ? say_exit(process, ExitCode::kDone, "finished", facts)
               : say_exit(process, ExitCode::kRequeue, "signal", facts);

@@ -44,15 +44,17 @@ void check_resume(const ParsedArguments& arguments, const RunOptions& options, F
 /// What the run would need, from the cache that is there or from the plan of its capture.
 void dry_run(const RunOptions& options, const RunEnvironment& environment) {
   const CaptureIdentity identity = cache_identity(options, environment.files);
-  RunShape shape;
+  std::vector<std::int64_t> rows;
   if (capture_is_complete(environment.files, environment.world, identity)) {
-    shape = run_shape(options, ActivationCacheReader(environment.files, identity.directory).manifest());
+    rows = rows_per_shard(ActivationCacheReader(environment.files, identity.directory).manifest());
     environment.print(fmt::format("cache: {} is there", identity.directory.string()));
   } else {
     const CapturePlan plan = CacheCapture(options, environment, identity).plan();
-    shape = run_shape(options, plan.format, plan.rows_per_shard);
+    rows = plan.rows_per_shard;
     environment.print(fmt::format("cache: {} would be captured: {}", identity.directory.string(), describe(plan)));
   }
+  const RunShape shape = run_shape(options, identity.format, rows);
+  if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
   environment.print(describe(options, shape, run_grid(options, shape, environment.world.size())));
 }
 

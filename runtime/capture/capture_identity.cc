@@ -2,6 +2,9 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
+#include "data/activation_cache_reader.h"
 #include "data/json.h"
 
 namespace tadapt {
@@ -31,14 +34,20 @@ Provenance parse_plan(const std::string& text, const std::filesystem::path& path
   return found;
 }
 
+/// The first shard file of a cache that is missing or of another size than was written, in words; empty: none.
+std::string first_damage(FileSystem& files, const std::filesystem::path& directory) {
+  const ActivationCacheReader cache(files, directory, CacheOpen::kDamaged);
+  for (std::size_t i = 0; i < cache.manifest().shards.size(); ++i) {
+    if (std::string damage = cache.shard_file_problem(i); !damage.empty()) return damage;
+  }
+  return {};
+}
+
 void require_same(const std::filesystem::path& path, const Provenance& found, const Provenance& wanted) {
-  Provenance keys = found;
-  keys.insert(wanted.begin(), wanted.end());
   std::string differences;
-  for (const auto& [key, ignored] : keys) {
-    const auto here = found.find(key), there = wanted.find(key);
+  for (const auto& [key, wanted_text] : wanted) {
+    const auto here = found.find(key);
     const std::string found_text = here == found.end() ? "nothing" : here->second;
-    const std::string wanted_text = there == wanted.end() ? "nothing" : there->second;
     if (found_text == wanted_text) continue;
     differences +=
         fmt::format("{}{}: {} there, {} wanted", differences.empty() ? "" : "; ", key, found_text, wanted_text);
@@ -55,8 +64,13 @@ CaptureState capture_state(FileSystem& files, const CaptureIdentity& identity) {
   const std::filesystem::path manifest_path = identity.directory / kManifestFile;
   if (files.exists(manifest_path)) {
     const CacheManifest manifest = parse_manifest(read_text(files, manifest_path), manifest_path);
-    require_same(manifest_path, described(manifest.format, manifest.provenance), wanted);
-    return CaptureState::kComplete;
+    Provenance found = described(manifest.format, manifest.provenance);
+    const bool is_whole = first_damage(files, identity.directory).empty();
+    // A whole cache also serves some of its layers; one with a hole can only be mended for all of them.
+    if (is_whole && std::ranges::includes(manifest.format.layers, identity.format.layers))
+      found["layers"] = wanted.at("layers");
+    require_same(manifest_path, found, wanted);
+    return is_whole ? CaptureState::kComplete : CaptureState::kBegun;
   }
   const std::filesystem::path plan_path = identity.directory / kCapturePlanFile;
   if (!files.exists(plan_path)) return CaptureState::kNew;

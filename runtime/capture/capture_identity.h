@@ -10,7 +10,8 @@ namespace tadapt {
 
 inline constexpr const char* kCapturePlanFile = "plan.json";
 
-/// Which capture a directory is for. Format and provenance decide the bytes of a cache.
+/// Which capture a directory is for. Format and provenance decide the bytes of a cache. A fact that the provenance does
+/// not state is not compared.
 struct CaptureIdentity {
   std::filesystem::path directory;
   CacheFormat format;
@@ -19,8 +20,9 @@ struct CaptureIdentity {
 
 enum class CaptureState { kNew, kBegun, kComplete };
 
-/// What lies in the directory, by its manifest or its plan.json. ConfigError naming the directory and every differing
-/// key when that is another capture; DataError when the file is damaged.
+/// What lies in the directory, by its manifest or its plan.json. Complete is a cache whose manifest lists at least the
+/// layers asked for, with all shard files there in their sizes; one that lacks some was begun. ConfigError naming the
+/// directory and every differing key when it is another capture; DataError when the file is damaged.
 CaptureState capture_state(FileSystem& files, const CaptureIdentity& identity);
 
 /// Makes the directory and writes its plan.json, after which capture_state() is kBegun.

@@ -48,6 +48,17 @@ NamedTensors with_counters(NamedTensors moments, std::vector<std::int64_t>& coun
 
 }  // namespace
 
+std::filesystem::path newest_checkpoint(FileSystem& files, Communicator& world, const std::filesystem::path& run_dir,
+                                        const Warn& warn) {
+  return on_rank_zero(world, [&] {
+    const auto found = find_checkpoint(
+        files, run_dir / "checkpoints", [&](const std::filesystem::path& path, const std::string& reason) {
+          warn(fmt::format("WARNING: checkpoint {} is damaged and not used: {}", path.string(), reason));
+        });
+    return found ? found->path.string() : std::string();
+  });
+}
+
 Checkpointer::Checkpointer(FileSystem& files, Communicator& world, const ProcessGrid& grid, CheckpointPlan plan)
     : files_(files), world_(world), grid_(grid), plan_(std::move(plan)) {}
 
@@ -84,7 +95,8 @@ std::string Checkpointer::save(std::int64_t step, std::vector<Trainee>& trainees
     for (const std::string& rank : all)
       for (const auto& record : nlohmann::json::parse(rank)) records.push_back(PartRecord::from_json(record));
     const std::filesystem::path path = writer.commit(records, state(step));
-    writer.prune(static_cast<int>(plan_.keep));
+    verified_.insert(path);
+    writer.prune(static_cast<int>(plan_.keep), verified_);
     return path.string();
   });
 }
@@ -98,34 +110,26 @@ nlohmann::json Checkpointer::state(std::int64_t step) const {
   return state;
 }
 
-std::int64_t Checkpointer::restore(std::vector<Trainee>& trainees, ParameterStore& store, AdamWState& optimiser,
-                                   const std::function<void(const std::string&)>& warn) {
-  const std::string newest = on_rank_zero(world_, [&] {
-    const auto found = find_checkpoint(
-        files_, plan_.run_dir / "checkpoints", [&](const std::filesystem::path& path, const std::string& reason) {
-          warn(fmt::format("WARNING: checkpoint {} is damaged and not used: {}", path.string(), reason));
-        });
-    return found ? found->path.string() : std::string();
-  });
-  if (newest.empty()) return 0;
+std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, std::vector<Trainee>& trainees,
+                                   ParameterStore& store, AdamWState& optimiser, const Warn& warn) {
   std::int64_t step = 0;
   agree(world_, [&] {
-    const CheckpointInfo checkpoint = open_checkpoint(files_, newest);
-    step = checkpoint.step;
-    require_same_run(checkpoint, warn);
+    const CheckpointInfo info = open_checkpoint(files_, checkpoint);
+    step = info.step;
+    require_same_run(info, warn);
     for (std::size_t i = 0; i < trainees.size(); ++i) {
       const std::string masters = adapter_file(trainees[i]), moments = optimizer_file(trainees[i]);
-      copy_into(read_part(files_, checkpoint, masters), named(store.master_views(i)), newest + "/" + masters);
-      copy_into(read_part(files_, checkpoint, moments),
+      copy_into(read_part(files_, info, masters), named(store.master_views(i)), (checkpoint / masters).string());
+      copy_into(read_part(files_, info, moments),
                 with_counters(moment_tensors(store.group(i), optimiser, i), trainees[i].tokens_since_active),
-                newest + "/" + moments);
+                (checkpoint / moments).string());
     }
   });
+  verified_.insert(checkpoint);
   return step;
 }
 
-void Checkpointer::require_same_run(const CheckpointInfo& checkpoint,
-                                    const std::function<void(const std::string&)>& warn) const {
+void Checkpointer::require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const {
   for (const char* key : {"config_hash", "base", "target", "cache"})
     if (checkpoint.state.value(key, "") != plan_.provenance.value(key, ""))
       throw ConfigError("{}: belongs to another run: {} is {} there and {} here", checkpoint.path.string(), key,

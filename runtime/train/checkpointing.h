@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,13 +16,20 @@
 
 namespace tadapt {
 
+using Warn = std::function<void(const std::string& line)>;
+
+/// The run's newest checkpoint that verifies, empty when there are none; the damaged ones are told to `warn` (rank 0).
+/// The errors of find_checkpoint(). Collective.
+std::filesystem::path newest_checkpoint(FileSystem& files, Communicator& world, const std::filesystem::path& run_dir,
+                                        const Warn& warn);
+
 /// Where a run's state goes and what stands beside it.
 struct CheckpointPlan {
   std::filesystem::path run_dir;
   std::int64_t keep = 2;
   std::int64_t batch_tokens = 0;
   std::int64_t train_rows = 0;  ///< N: an epoch
-  nlohmann::json provenance;    ///< config and its hash, model and cache hashes, instruction set, versions
+  nlohmann::json provenance;    ///< config and its hash, steps in all, model and cache hashes, instruction set, …
 };
 
 /// Saves and restores a run's trainees: `layer-003.safetensors` (masters) and `layer-003.optimizer.safetensors`
@@ -35,21 +42,22 @@ class Checkpointer {
   std::string save(std::int64_t step, std::vector<Trainee>& trainees, const ParameterStore& store,
                    const AdamWState& optimiser);
 
-  /// Puts the newest checkpoint that verifies into this rank's trainees; the step it was taken at, 0 when there is
-  /// none. Rejected ones are told to `warn` (rank 0). Collective.
-  std::int64_t restore(std::vector<Trainee>& trainees, ParameterStore& store, AdamWState& optimiser,
-                       const std::function<void(const std::string&)>& warn);
+  /// Puts a checkpoint that verifies into this rank's trainees; the step it was taken at. ConfigError when it belongs
+  /// to another run. Collective.
+  std::int64_t restore(const std::filesystem::path& checkpoint, std::vector<Trainee>& trainees, ParameterStore& store,
+                       AdamWState& optimiser, const Warn& warn);
 
  private:
   std::vector<PartRecord> write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
                                       const ParameterStore& store, const AdamWState& optimiser) const;
   nlohmann::json state(std::int64_t step) const;
-  void require_same_run(const CheckpointInfo& checkpoint, const std::function<void(const std::string&)>& warn) const;
+  void require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const;
 
   FileSystem& files_;
   Communicator& world_;
   const ProcessGrid& grid_;
   CheckpointPlan plan_;
+  std::set<std::filesystem::path> verified_;  // by this process
 };
 
 }  // namespace tadapt

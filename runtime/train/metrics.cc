@@ -1,42 +1,90 @@
 #include "runtime/train/metrics.h"
 
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
-#include <sstream>
+#include <utility>
 
 namespace tadapt {
 namespace {
 using Json = nlohmann::ordered_json;
 
-/// The lines of `text` that are whole JSON objects with "step" <= last_step.
-std::string lines_up_to(const std::string& text, std::int64_t last_step) {
-  std::string kept;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const auto object = Json::parse(line, nullptr, false);
-    if (object.is_object() && object.value("step", last_step + 1) <= last_step) kept += line + "\n";
-  }
-  return kept;
+/// The step a line is of; one that says none belongs to no step that was done.
+std::int64_t number_of(const Json& object) {
+  const auto step = object.find("step");
+  return step != object.end() && step->is_number_integer() ? step->get<std::int64_t>()
+                                                           : std::numeric_limits<std::int64_t>::max();
 }
 
-std::string read_if_there(FileSystem& files, const std::filesystem::path& path) {
-  return files.exists(path) ? read_text(files, path) : std::string();
-}
+/// Every line of a file, one after the other; a last one without a line end included.
+class LineReader {
+ public:
+  LineReader(FileSystem& files, const std::filesystem::path& path) : file_(files.open(path, OpenMode::kRead)) {}
+
+  bool next(std::string& line) {
+    line.clear();
+    for (;;) {
+      const std::size_t end = buffer_.find('\n', place_);
+      line.append(buffer_, place_, end - place_);
+      if (end != buffer_.npos) {
+        place_ = end + 1;
+        return true;
+      }
+      if (!fill()) return !line.empty();
+    }
+  }
+
+ private:
+  bool fill() {
+    constexpr std::uint64_t kPieceBytes = 1 << 20;
+    buffer_.resize(std::min(kPieceBytes, file_->size() - offset_));
+    file_->read(offset_, std::as_writable_bytes(std::span(buffer_)));
+    offset_ += buffer_.size();
+    place_ = 0;
+    return !buffer_.empty();
+  }
+
+  std::unique_ptr<File> file_;
+  std::uint64_t offset_ = 0;
+  std::string buffer_;
+  std::size_t place_ = 0;
+};
+
 }  // namespace
 
 class MetricsLog::Appender {
  public:
-  Appender(FileSystem& files, const std::filesystem::path& path, const std::string& content) {
-    write_atomically(files, path, content);
-    file_ = files.open(path, OpenMode::kReadWrite);
-    end_ = file_->size();
+  using Keep = std::function<bool(const Json& object)>;
+
+  /// Keeps the objects of an earlier file that `keep` wants, in a new file that then takes its place.
+  Appender(FileSystem& files, const std::filesystem::path& path, const Keep& keep) {
+    std::filesystem::path temporary = path;
+    temporary += ".tmp";
+    file_ = files.open(temporary, OpenMode::kCreate);
+    if (files.exists(path)) copy(files, path, keep);
+    file_->sync();
+    files.rename(temporary, path);
+    files.sync_directory(path.parent_path());
   }
-  void append(const Json& object) {
-    const std::string line = object.dump() + "\n";
-    file_->write(end_, std::as_bytes(std::span(line)));
-    end_ += line.size();
-  }
+  void append(const Json& object) { write(object.dump() + "\n"); }
 
  private:
+  void copy(FileSystem& files, const std::filesystem::path& path, const Keep& keep) {
+    constexpr std::size_t kPieceBytes = 1 << 20;
+    LineReader lines(files, path);
+    std::string kept;
+    for (std::string line; lines.next(line);) {
+      const auto object = Json::parse(line, nullptr, false);
+      if (object.is_object() && keep(object)) kept += line + "\n";
+      if (kept.size() >= kPieceBytes) write(std::exchange(kept, {}));
+    }
+    write(kept);
+  }
+  void write(const std::string& text) {
+    file_->write(end_, std::as_bytes(std::span(text)));
+    end_ += text.size();
+  }
+
   std::unique_ptr<File> file_;
   std::uint64_t end_ = 0;
 };
@@ -54,12 +102,16 @@ TraineeMetrics StepMetrics::mean() const {
   return {sum.loss / count, sum.nmse / count, sum.l0 / count, sum.dead_share / count, sum.gradient_norm / count};
 }
 
-MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step) {
-  const auto metrics_path = run_dir / "metrics.jsonl";
-  const auto timing_path = run_dir / "timing.jsonl";
-  metrics_ =
-      std::make_unique<Appender>(files, metrics_path, lines_up_to(read_if_there(files, metrics_path), resume_step));
-  timing_ = std::make_unique<Appender>(files, timing_path, read_if_there(files, timing_path));
+MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step,
+                       std::int64_t every_steps)
+    : missing_steps_(resume_step / every_steps) {
+  metrics_ = std::make_unique<Appender>(files, run_dir / kMetricsFile, [&](const Json& object) {
+    const std::int64_t step = number_of(object);
+    const bool kept = step <= resume_step;
+    if (kept && object.contains("trainees") && step % every_steps == 0) --missing_steps_;
+    return kept;
+  });
+  timing_ = std::make_unique<Appender>(files, run_dir / "timing.jsonl", [](const Json&) { return true; });
 }
 
 MetricsLog::~MetricsLog() = default;

@@ -35,13 +35,19 @@ struct StepMetrics {
   TraineeMetrics mean() const;
 };
 
+inline constexpr char kMetricsFile[] = "metrics.jsonl";
+
 /// Appends lines to RUN/metrics.jsonl and RUN/timing.jsonl. Rank 0 only.
 class MetricsLog {
  public:
-  /// Opens both, after cutting metrics.jsonl to lines with "step" <= `resume_step` (0: starts it anew). A torn last
-  /// line is dropped.
-  MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step);
+  /// Opens both, after cutting metrics.jsonl to lines with "step" <= `resume_step` (0: starts it anew). Lines that are
+  /// no JSON objects, such as a torn last one, are dropped. The files may be of any size.
+  MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step,
+             std::int64_t every_steps = 1);
   ~MetricsLog();
+
+  /// Of the steps up to `resume_step` that `every_steps` divides: those without a line.
+  std::int64_t missing_steps() const { return missing_steps_; }
 
   void step(const StepMetrics& metrics);
   void held_out(std::int64_t step, const std::vector<std::string>& names, const std::vector<HeldOutMetrics>& metrics);
@@ -58,6 +64,7 @@ class MetricsLog {
  private:
   class Appender;
   std::unique_ptr<Appender> metrics_, timing_;
+  std::int64_t missing_steps_ = 0;
 };
 
 }  // namespace tadapt

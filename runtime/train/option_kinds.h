@@ -64,23 +64,29 @@ Option integer(About about, Access field, std::type_identity_t<T> lowest,
           [=](const RunOptions& options) { return nlohmann::json(field(options)); }};
 }
 
-/// Which numbers a number option takes; `text` completes "a number …".
+/// Which numbers a number option takes; `text` completes "a float32 number …". They are kept in double, but kernels
+/// compute with them in float32: there, too, they must be finite and as the rule says.
 struct NumberRule {
   std::string text;
   bool (*allows)(double);
+
+  bool accepts(double value) const {
+    const auto narrowed = static_cast<float>(value);
+    return allows(value) && std::isfinite(narrowed) && allows(static_cast<double>(narrowed));
+  }
 };
 
-/// A finite floating-point number that the rule allows.
+/// A floating-point number that the rule accepts.
 template <class Access>
 Option number(About about, Access field, NumberRule rule) {
   return {about.key,
           about.unit,
           about.description,
-          "a number " + rule.text,
+          "a float32 number " + rule.text,
           about.on_resume,
           [=](RunOptions& options, const std::string& text, const std::filesystem::path&) {
             double value = 0;
-            const bool ok = parse_number(text, value) && rule.allows(value);
+            const bool ok = parse_number(text, value) && rule.accepts(value);
             if (ok) field(options) = value;
             return ok;
           },
@@ -93,11 +99,11 @@ Option number_or_auto(About about, Access field, NumberRule rule) {
   return {about.key,
           about.unit,
           about.description,
-          "auto or a number " + rule.text,
+          "auto or a float32 number " + rule.text,
           about.on_resume,
           [=](RunOptions& options, const std::string& text, const std::filesystem::path&) {
             double value = 0;
-            const bool ok = text == "auto" || (parse_number(text, value) && rule.allows(value));
+            const bool ok = text == "auto" || (parse_number(text, value) && rule.accepts(value));
             if (ok) field(options) = text == "auto" ? std::nullopt : std::optional(value);
             return ok;
           },

@@ -106,9 +106,9 @@ Options cache_options() {
               field(&RunOptions::cache, &CacheOptions::sequences_per_shard), 1, kMaxRows),
       integer({"cache.chunk_bytes", "bytes", "Size aimed at for one HDF5 chunk."},
               field(&RunOptions::cache, &CacheOptions::chunk_bytes), 4096, std::int64_t{1} << 30),
-      integer(
-          {"cache.held_out_shards", "shards", "The last shards, never trained on, that held-out metrics come from."},
-          field(&RunOptions::cache, &CacheOptions::held_out_shards), 0, kMaxRows),
+      integer({"cache.held_out_shards", "shards",
+               "The last shards, never trained on, that held-out metrics come from; at most all but one."},
+              field(&RunOptions::cache, &CacheOptions::held_out_shards), 0, kMaxRows),
   };
 }
 

@@ -54,8 +54,8 @@ RowChoice row_choice(const RunOptions& options) {
 Provenance provenance(const RunOptions& options, FileSystem& files) {
   Provenance facts = {{"base", model_fingerprint(options.model.base)},
                       {"target", model_fingerprint(options.model.target)},
-                      {"tokenizer", hex(Tokenizer::load(files, options.model.target).fingerprint())},
-                      {"corpus", file_hash(files, options.corpus.train)}};
+                      {"tokenizer", hex(Tokenizer::load(files, options.model.target).fingerprint())}};
+  if (files.exists(options.corpus.train)) facts["corpus"] = file_hash(files, options.corpus.train);
   for (const char* key : {"model.compute", "corpus.format", "corpus.max_sequence_tokens", "cache.max_tokens",
                           "cache.tokens_per_sequence", "cache.drop_first_positions"})
     facts[key] = find_option(key)->value(options).dump();
@@ -138,13 +138,21 @@ std::string describe(const CapturePlan& plan) {
       readable_bytes(static_cast<std::int64_t>(plan.shard_memory_bytes)), plan.flops);
 }
 
-CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& environment) {
-  CaptureIdentity identity;
-  agree(environment.world, [&] { identity = cache_identity(options, environment.files); });
+CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& environment,
+                             const CaptureIdentity& identity, const std::function<void(const CapturePlan&)>& approve) {
   if (capture_is_complete(environment.files, environment.world, identity)) return CaptureOutcome::kDone;
   std::unique_ptr<CacheCapture> job;
-  agree(environment.world, [&] { job = std::make_unique<CacheCapture>(options, environment, identity); });
+  agree(environment.world, [&] {
+    job = std::make_unique<CacheCapture>(options, environment, identity);
+    if (approve) approve(job->plan());
+  });
   environment.print(fmt::format("capture: {}: {}", identity.directory.string(), describe(job->plan())));
+  std::unique_ptr<FileLock> lock;
+  on_rank_zero(environment.world, [&] {
+    environment.files.make_directories(identity.directory);
+    lock = environment.files.lock(identity.directory / kCaptureLock, environment.who);
+    return std::string();
+  });
   return job->run();
 }
 

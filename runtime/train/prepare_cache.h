@@ -13,7 +13,8 @@
 namespace tadapt {
 
 /// Which cache the options describe: format, models, tokenizer, corpus and choice of rows, by content. Reads headers
-/// and the corpus file once, loads no model and tokenises nothing. MissingInputError, ConfigError, DataError.
+/// and the corpus file once, loads no model and tokenises nothing. A corpus file that is not there goes unmentioned: a
+/// cache that is complete can do without. MissingInputError, ConfigError, DataError.
 CaptureIdentity cache_identity(const RunOptions& options, FileSystem& files);
 
 /// A capture about to begin: the corpus tokenised, the plan made.
@@ -35,8 +36,14 @@ class CacheCapture {
   CapturePlan plan_;
 };
 
-/// Makes sure the cache is there: prints its exact size, captures with progress lines. Collective.
-CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& environment);
+/// File in a cache directory that a capture holds a lock on.
+inline constexpr char kCaptureLock[] = "capture.lock";
+
+/// Makes sure the cache is there: prints its exact size, captures with progress lines. `approve` sees the plan first
+/// and may throw. WriteError naming the holder while another job captures in the same directory. Collective.
+CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& environment,
+                             const CaptureIdentity& identity,
+                             const std::function<void(const CapturePlan&)>& approve = {});
 
 /// The plan in words: rows, shards, exact bytes on disk, memory and work.
 std::string describe(const CapturePlan& plan);

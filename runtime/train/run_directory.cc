@@ -3,7 +3,9 @@
 #include <fmt/ranges.h>
 #include <xxhash.h>
 
+#include "data/checkpoint.h"
 #include "data/json.h"
+#include "runtime/train/metrics.h"
 #include "runtime/train/option_table.h"
 
 namespace tadapt {
@@ -15,13 +17,19 @@ nlohmann::json all_options(const RunOptions& options) {
   return values;
 }
 
+bool was_trained_in(FileSystem& files, const std::filesystem::path& run_dir) {
+  const auto metrics = run_dir / kMetricsFile;
+  return !list_checkpoints(files, run_dir / "checkpoints").empty() ||
+         (files.exists(metrics) && files.file_size(metrics) > 0);
+}
+
 }  // namespace
 
 std::unique_ptr<FileLock> open_run_directory(FileSystem& files, const RunOptions& options, const std::string& holder) {
   files.make_directories(options.dir);
   auto lock = files.lock(options.dir / "run.lock", holder);
   const auto run_file = options.dir / kRunFile;
-  if (!files.exists(run_file)) {
+  if (!files.exists(run_file) || !was_trained_in(files, options.dir)) {
     write_atomically(files, run_file, all_options(options).dump(2) + "\n");
     return lock;
   }

@@ -13,32 +13,50 @@ namespace {
 
 constexpr int kReadingThreads = 2;
 
+constexpr std::int64_t kMostSamples = std::int64_t{1} << 60;
+
+/// train.steps, or those of train.epochs. ConfigError when samples could not be counted in 64 bits.
+std::int64_t step_count(const RunOptions& options, std::int64_t train_rows) {
+  const auto batch_tokens = static_cast<double>(options.train.batch_tokens);
+  const double steps = options.train.steps > 0
+                           ? static_cast<double>(options.train.steps)
+                           : std::round(options.train.epochs * static_cast<double>(train_rows) / batch_tokens);
+  if (steps > static_cast<double>(kMostSamples) / batch_tokens)
+    throw ConfigError("{}: {} steps of {} tokens each; at most 2^60 tokens can be counted",
+                      options.train.steps > 0 ? "train.steps" : "train.epochs", steps, options.train.batch_tokens);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
+}
 }  // namespace
 
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
                    const std::vector<std::int64_t>& rows_per_shard) {
   RunShape shape{.layers = format.layers, .width = format.width, .row_dtype = format.row_dtype};
-  const auto shards = static_cast<std::int64_t>(rows_per_shard.size());
-  const std::int64_t training_shards =
-      std::max<std::int64_t>(std::min<std::int64_t>(1, shards), shards - options.cache.held_out_shards);
-  const auto border = rows_per_shard.begin() + training_shards;
+  shape.shards = static_cast<std::int64_t>(rows_per_shard.size());
+  shape.held_out_shards = std::min(options.cache.held_out_shards, std::max<std::int64_t>(0, shape.shards - 1));
+  const auto border = rows_per_shard.end() - shape.held_out_shards;
   shape.train_rows = std::accumulate(rows_per_shard.begin(), border, std::int64_t{0});
   shape.held_out_rows =
       std::min(options.train.held_out_tokens, std::accumulate(border, rows_per_shard.end(), std::int64_t{0}));
   if (shape.train_rows == 0)
-    throw ConfigError("cache.held_out_shards: of {} shards, no row is left to train on", shards);
-  shape.steps =
-      options.train.steps > 0
-          ? options.train.steps
-          : std::max<std::int64_t>(1, std::llround(options.train.epochs * static_cast<double>(shape.train_rows) /
-                                                   static_cast<double>(options.train.batch_tokens)));
+    throw ConfigError("cache.held_out_shards: of {} shards, no row is left to train on", shape.shards);
+  shape.steps = step_count(options, shape.train_rows);
   return shape;
 }
 
-RunShape run_shape(const RunOptions& options, const CacheManifest& manifest) {
+std::vector<std::int64_t> rows_per_shard(const CacheManifest& manifest) {
   std::vector<std::int64_t> rows;
   for (const CacheShard& shard : manifest.shards) rows.push_back(shard.rows);
-  return run_shape(options, manifest.format, rows);
+  return rows;
+}
+
+std::string held_out_warning(const RunOptions& options, const RunShape& shape) {
+  if (shape.held_out_shards >= options.cache.held_out_shards) return {};
+  const std::string asked =
+      fmt::format("WARNING: cache.held_out_shards is {}, but the cache has {} shard{}, of which one must be trained on",
+                  options.cache.held_out_shards, shape.shards, shape.shards == 1 ? "" : "s");
+  return shape.held_out_shards == 0
+             ? asked + ": nothing is held out, and there will be no held-out metrics; see cache.sequences_per_shard"
+             : fmt::format("{}: the last {} are held out", asked, shape.held_out_shards);
 }
 
 ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks) {

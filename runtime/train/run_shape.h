@@ -18,15 +18,17 @@ struct RunShape {
   std::int64_t width = 0;              ///< D
   DType row_dtype = DType::kBFloat16;  ///< of x and Δ, as cached
   std::int64_t train_rows = 0;         ///< N, an epoch: all shards but the held-out ones
-  std::int64_t held_out_rows = 0;      ///< looked at per evaluation; they follow the training rows
+  std::int64_t shards = 0;
+  std::int64_t held_out_shards = 0;  ///< the last ones
+  std::int64_t held_out_rows = 0;    ///< looked at per evaluation; they follow the training rows
   std::int64_t steps = 0;
 };
 
-/// From the rows of each shard of a cache that exists or is planned. The last cache.held_out_shards shards are held
-/// out, but never all of them. ConfigError when no row is left to train on.
+/// For format.layers, from the rows of each shard of a cache that exists or is planned. The last cache.held_out_shards
+/// shards are held out, but never all of them. ConfigError when no row is left to train on.
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
                    const std::vector<std::int64_t>& rows_per_shard);
-RunShape run_shape(const RunOptions& options, const CacheManifest& manifest);
+std::vector<std::int64_t> rows_per_shard(const CacheManifest& manifest);
 
 /// The grid asked for, or the cheapest one; ConfigError naming the nearest usable rank counts when there is none.
 ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks);
@@ -36,6 +38,9 @@ MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, cons
 
 DataOrder data_order(const RunOptions& options, const RunShape& shape);
 LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid, int rank, std::int64_t first_step);
+
+/// One line when fewer shards are held out than were asked for; empty otherwise.
+std::string held_out_warning(const RunOptions& options, const RunShape& shape);
 
 /// Layers, steps, grid, memory and disk in a few lines.
 std::string describe(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid);

@@ -68,12 +68,15 @@ std::vector<ParameterGroupSpec> group_specs(const std::vector<Trainee>& trainees
   return specs;
 }
 
-nlohmann::json provenance(const RunOptions& options, const ActivationCacheReader& cache) {
+constexpr char kTotalSteps[] = "steps";
+
+nlohmann::json provenance(const RunOptions& options, const RunShape& shape, const ActivationCacheReader& cache) {
   nlohmann::json layer_scales = nlohmann::json::object();
-  for (std::size_t i = 0; i < cache.manifest().format.layers.size(); ++i)
-    layer_scales[std::to_string(cache.manifest().format.layers[i])] = cache.manifest().layers[i].scale_square;
+  for (const int layer : shape.layers)
+    layer_scales[std::to_string(layer)] = cache.manifest().layers[cache.layer_index(layer)].scale_square;
   return {{"config", config_json(options)},
           {"config_hash", config_hash(options)},
+          {kTotalSteps, shape.steps},
           {"base", cache.manifest().provenance.at("base")},
           {"target", cache.manifest().provenance.at("target")},
           {"cache", manifest_hash(cache.manifest())},
@@ -82,6 +85,20 @@ nlohmann::json provenance(const RunOptions& options, const ActivationCacheReader
           {"seed", options.train.seed},
           {"instruction_set", name(effective_instruction_set())},
           {"versions", {{"tadapt", TADAPT_VERSION}, {"products", product_library()}}}};
+}
+
+/// Where the run stands by its newest checkpoint, without looking at models, corpus or cache.
+TrainingOutcome outcome_so_far(const RunOptions& options, const RunEnvironment& environment) {
+  TrainingOutcome outcome;
+  const auto newest = newest_checkpoint(environment.files, environment.world, options.dir, environment.print);
+  if (newest.empty()) return outcome;
+  outcome.checkpoint = newest.string();
+  agree(environment.world, [&] {
+    const CheckpointInfo checkpoint = open_checkpoint(environment.files, newest);
+    outcome.step = checkpoint.step;
+    outcome.finished = checkpoint.state.value(kTotalSteps, std::int64_t{-1}) == checkpoint.step;
+  });
+  return outcome;
 }
 
 }  // namespace
@@ -93,19 +110,31 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
     lock = open_run_directory(environment.files, options, environment.who);
     return std::string();
   });
-  if (prepare_cache(options, environment) == CaptureOutcome::kStopped) return {};
+  const TrainingOutcome before = outcome_so_far(options, environment);
+  if (before.finished) {
+    environment.print(fmt::format("already finished: {} steps", before.step));
+    return before;
+  }
+  CaptureIdentity wanted;
+  std::unique_ptr<ProcessGrid> grid;
+  agree(environment.world, [&] {
+    wanted = cache_identity(options, environment.files);
+    const RunShape layers{.layers = wanted.format.layers, .width = wanted.format.width};
+    grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
+  });
+  // What is wrong with the run is said before anything is captured for it.
+  const auto approve = [&](const CapturePlan& plan) { run_shape(options, plan.format, plan.rows_per_shard); };
+  if (prepare_cache(options, environment, wanted, approve) == CaptureOutcome::kStopped) return before;
 
   std::unique_ptr<ActivationCacheReader> cache;
   RunShape shape;
   std::vector<LocalLoss> losses;
   agree(environment.world, [&] {
-    cache = std::make_unique<ActivationCacheReader>(environment.files, cache_directory(options));
-    shape = run_shape(options, cache->manifest());
-    losses = losses_of(options, *cache, cache->manifest().format.layers);
+    cache = std::make_unique<ActivationCacheReader>(environment.files, wanted.directory);
+    shape = run_shape(options, wanted.format, rows_per_shard(cache->manifest()));
+    losses = losses_of(options, *cache, shape.layers);
   });
-  std::unique_ptr<ProcessGrid> grid;
-  agree(environment.world,
-        [&] { grid = std::make_unique<ProcessGrid>(run_grid(options, shape, environment.world.size())); });
+  if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
   environment.print(describe(options, shape, *grid));
 
   const int rank = environment.world.rank();
@@ -118,14 +147,13 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
                              .keep = options.checkpoint.keep,
                              .batch_tokens = options.train.batch_tokens,
                              .train_rows = shape.train_rows,
-                             .provenance = provenance(options, *cache)});
+                             .provenance = provenance(options, shape, *cache)});
   for (std::size_t i = 0; i < trainees.size(); ++i)
     trainees[i].adapter->initialise(store.master_views(i), trainees[i].seed, trainees[i].layer);
-  const std::int64_t first_step = checkpointer.restore(trainees, store, optimiser, environment.print);
-  if (first_step > 0) environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
-  if (first_step >= shape.steps) {
-    environment.print(fmt::format("already finished: {} steps", first_step));
-    return {.finished = true, .step = first_step, .checkpoint = {}};
+  std::int64_t first_step = 0;
+  if (!before.checkpoint.empty()) {
+    first_step = checkpointer.restore(before.checkpoint, trainees, store, optimiser, environment.print);
+    environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
   }
 
   ActivationLoader loader(*cache, data_order(options, shape), loader_options(options, *grid, rank, first_step));
@@ -133,8 +161,12 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
                    options.train.batch_tokens / options.train.reduction_leaves);
   std::unique_ptr<MetricsLog> log;
   agree(environment.world, [&] {
-    if (rank == 0) log = std::make_unique<MetricsLog>(environment.files, options.dir, first_step);
+    if (rank == 0)
+      log = std::make_unique<MetricsLog>(environment.files, options.dir, first_step, options.log.metrics_every_steps);
   });
+  if (log != nullptr && log->missing_steps() > 0)
+    environment.print(fmt::format("WARNING: metrics.jsonl lacks the lines of {} of the steps before {}; they stay lost",
+                                  log->missing_steps(), first_step + 1));
   Trainer trainer({.group = *group,
                    .grid = *grid,
                    .options = options,

@@ -72,7 +72,6 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
   }
   TrainingOutcome outcome;
   outcome.step = first_step;
-  std::int64_t saved_step = -1;
   while (outcome.step < total_steps_ && !stop_) {
     parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
     StepMetrics metrics;
@@ -80,10 +79,10 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
     ++outcome.step;
     if (parts_.log != nullptr) log_step(metrics, progress);
     const bool last = outcome.step == total_steps_;
-    if (!stop_ && (last || due(outcome.step, parts_.options.train.evaluate_every_steps))) evaluate(outcome.step);
+    // Also before a stop: the resumed run starts behind this step.
+    if (last || due(outcome.step, parts_.options.train.evaluate_every_steps)) evaluate(outcome.step);
     if (stop_ || last || due(outcome.step, parts_.options.checkpoint.every_steps)) {
       outcome.checkpoint = save(outcome.step);
-      saved_step = outcome.step;
       if (parts_.log != nullptr)
         parts_.log->timing({.step = outcome.step,
                             .seconds = progress.seconds(),
@@ -93,7 +92,6 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
                             .ranks = parts_.environment.world.size()});
     }
   }
-  if (saved_step < 0 && first_step < total_steps_) outcome.checkpoint = save(outcome.step);
   outcome.finished = outcome.step == total_steps_;
   return outcome;
 }
@@ -220,25 +218,54 @@ int Trainer::first_non_finite_tensor(std::size_t index) {
 }
 
 void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const {
-  const std::int64_t end_sample = metrics.step * parts_.options.train.batch_tokens;
   for (std::size_t i = 0; i < metrics.trainees.size(); ++i) {
     const TraineeMetrics& one = metrics.trainees[i];
     if (std::isfinite(one.loss) && std::isfinite(one.gradient_norm)) continue;
-    const std::string tensor =
+    const std::string what =
         bad_tensors[i] < 0
             ? "the loss"
             : "the gradient of " + parts_.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
-    const std::string message = fmt::format(
-        "layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved",
-        parts_.grid.layers()[i], tensor, metrics.step, end_sample - parts_.options.train.batch_tokens, end_sample - 1);
-    if (parts_.environment.world.rank() == 0) throw NonFiniteError("{}", message);
-    throw PeerFailure(ExitCode::kNonFinite, message);
+    fail_non_finite(parts_.grid.layers()[i], what, metrics.step);
   }
+}
+
+/// A finite gradient does not make a finite update.
+void Trainer::require_finite_state(std::int64_t step) {
+  agree(parts_.environment.world, [&] {
+    for (std::size_t i = 0; i < parts_.trainees.size(); ++i) {
+      const std::pair<const char*, Tensor> states[] = {
+          {"", parts_.store.master(i)},
+          {"AdamW's first moment of ", parts_.optimiser.first_moment(i)},
+          {"AdamW's second moment of ", parts_.optimiser.second_moment(i)}};
+      for (const auto& [prefix, state] : states) {
+        const std::int64_t at = first_non_finite(parts_.environment.context, state);
+        if (at < 0) continue;
+        const auto& spans = parts_.store.group(i).parameters;
+        const auto after = std::ranges::upper_bound(spans, at, {}, &ParameterGroup::Span::offset);
+        throw NonFiniteError("{}", non_finite_message(parts_.trainees[i].layer, prefix + std::prev(after)->name, step));
+      }
+    }
+  });
+}
+
+/// On every rank: one rank says it.
+void Trainer::fail_non_finite(int layer, const std::string& what, std::int64_t step) const {
+  const std::string message = non_finite_message(layer, what, step);
+  if (parts_.environment.world.rank() == 0) throw NonFiniteError("{}", message);
+  throw PeerFailure(ExitCode::kNonFinite, message);
+}
+
+std::string Trainer::non_finite_message(int layer, const std::string& what, std::int64_t step) const {
+  const std::int64_t end_sample = step * parts_.options.train.batch_tokens;
+  return fmt::format("layer {}: {} is not finite at step {} (samples {} to {}); nothing of this step was saved", layer,
+                     what, step, end_sample - parts_.options.train.batch_tokens, end_sample - 1);
 }
 
 void Trainer::evaluate(std::int64_t step) {
   const std::vector<HeldOutMetrics> metrics =
       parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.trainees);
+  for (std::size_t i = 0; i < metrics.size(); ++i)
+    if (!std::isfinite(metrics[i].nmse)) fail_non_finite(parts_.grid.layers()[i], "the held-out error", step);
   if (parts_.log == nullptr || metrics.empty()) return;
   parts_.log->held_out(step, names_, metrics);
   HeldOutMetrics mean;
@@ -252,6 +279,7 @@ void Trainer::evaluate(std::int64_t step) {
 std::string Trainer::save(std::int64_t step) {
   const auto start = std::chrono::steady_clock::now();
   parts_.environment.heartbeat(fmt::format("checkpoint of step {}", step));
+  require_finite_state(step);
   try {
     const std::string path = parts_.checkpointer.save(step, parts_.trainees, parts_.store, parts_.optimiser);
     failed_saves_ = 0;

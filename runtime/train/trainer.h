@@ -53,7 +53,8 @@ class Trainer {
   Trainer(TrainerParts parts, std::int64_t total_steps);
 
   /// Trains from `first_step` (steps already done) to the end, or to a stop all ranks agree on. Collective. Throws
-  /// NonFiniteError when a gradient or a loss is not finite; such a state is never saved.
+  /// NonFiniteError when a gradient, a loss, a weight, a moment or a held-out figure is not finite; such a state is
+  /// never saved.
   TrainingOutcome run(std::int64_t first_step);
 
  private:
@@ -66,6 +67,9 @@ class Trainer {
   TraineeMetrics combine(const std::vector<double>& shared, int block, std::size_t place, const LocalLoss& loss) const;
   int first_non_finite_tensor(std::size_t index);
   void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const;
+  void require_finite_state(std::int64_t step);
+  std::string non_finite_message(int layer, const std::string& what, std::int64_t step) const;
+  [[noreturn]] void fail_non_finite(int layer, const std::string& what, std::int64_t step) const;
   void evaluate(std::int64_t step);
   std::string save(std::int64_t step);
   void log_step(const StepMetrics& metrics, ProgressReport& progress);

@@ -274,6 +274,31 @@ TEST_F(CaptureTest, DamagedShardsAreMadeAgainAndWholeOnesAreNot) {
   EXPECT_EQ(std::filesystem::last_write_time(out() / "shard-000002.h5"), untouched);
 }
 
+TEST_F(CaptureTest, AShardThatIsMissingOrCutOffIsCapturedAgain) {
+  tiny().run(out());
+  const auto whole = folder_content(out());
+  std::filesystem::remove(out() / "shard-000000.h5");
+  std::filesystem::resize_file(out() / "shard-000002.h5", 100);
+  SelfCommunicator self;
+  EXPECT_FALSE(capture_is_complete(files_, self, tiny().identity(out())));
+  CaptureSetup fewer;
+  fewer.format.layers = {2};
+  EXPECT_ERROR(tiny(fewer).run(out()), ConfigError, HasSubstr("layers: 0,2 there, 2 wanted"));
+  EXPECT_EQ(tiny().run(out()), CaptureOutcome::kDone);
+  EXPECT_TRUE(folder_content(out()) == whole);
+}
+
+TEST_F(CaptureTest, AWholeCacheServesSomeOfItsLayersAndWhateverCorpusItHas) {
+  tiny().run(out());
+  CaptureSetup fewer;
+  fewer.format.layers = {2};
+  SelfCommunicator self;
+  CaptureIdentity identity = tiny(fewer).identity(out());
+  EXPECT_TRUE(capture_is_complete(files_, self, identity));
+  identity.provenance.erase(identity.provenance.begin());
+  EXPECT_TRUE(capture_is_complete(files_, self, identity));
+}
+
 TEST_F(CaptureTest, AWholeCacheIsNotTouchedAndAnotherCaptureRefused) {
   SelfCommunicator self;
   TinyCapture made = tiny();

@@ -47,6 +47,44 @@ TEST_F(CheckpointTest, NothingThereIsNoError) {
   EXPECT_FALSE(find().has_value());
 }
 
+TEST_F(CheckpointTest, NoneThatVerifiesIsAnErrorNamingAll) {
+  save_example(files_, 1);
+  save_example(files_, 2);
+  for (const char* name : {"step-000000001", "step-000000002"})
+    files_.content(kRunDirectory / name / "layer-000.safetensors").back() ^= std::byte{1};
+  EXPECT_ERROR(find(), DataError, HasSubstr("all are damaged: step-000000002, step-000000001"));
+  EXPECT_THAT(rejected_, ElementsAre("step-000000002", "step-000000001"));
+}
+
+TEST_F(CheckpointTest, WhatCannotBeReadIsNotTakenForDamage) {
+  save_example(files_, 1);
+  save_example(files_, 2);
+  const std::int64_t start = files_.operations();
+  find();
+  const std::int64_t reads = files_.operations() - start;
+  EXPECT_GT(reads, 10);
+  for (std::int64_t failing = 1; failing <= reads; ++failing) {
+    files_.fail_at(files_.operations() + failing, "Stale file handle");
+    EXPECT_ERROR(find(), ReadError, HasSubstr("Stale file handle"));
+  }
+  EXPECT_TRUE(rejected_.empty());
+}
+
+TEST_F(CheckpointTest, PruneDoesNotReadWhatIsKnownToVerify) {
+  save_example(files_, 1, 3);
+  const auto operations = [&](const std::set<fs::path>& verified) {
+    FaultyFileSystem files = files_;
+    CheckpointWriter writer(files, kRunDirectory, 2);
+    writer.prepare();
+    writer.commit(write_example_parts(files, 2), example_state(2));
+    const std::int64_t before = files.operations();
+    writer.prune(3, verified);
+    return files.operations() - before;
+  };
+  EXPECT_GT(operations({}), 5);
+  EXPECT_EQ(operations({kRunDirectory / "step-000000001"}), 1);  // lists the folder
+}
+
 TEST_F(CheckpointTest, WhatIsSavedLoads) {
   save_example(files_, 1234);
   const auto info = find();

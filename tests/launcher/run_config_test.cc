@@ -39,7 +39,7 @@ cache: {dir: /cache, rows: int8, max_tokens: 5, tokens_per_sequence: 6, drop_fir
         sequences_per_shard: 8, chunk_bytes: 5000, held_out_shards: 9}
 adapter: {features: 10}
 loss: {sparsity: 1.2345678901234567e-5, sparsity_scale: absolute}
-optim: {learning_rate: 0.1, beta1: 0.2, beta2: 0.3, epsilon: 1e-300, weight_decay: 0.5, warmup_fraction: 0.6,
+optim: {learning_rate: 0.1, beta1: 0.2, beta2: 0.3, epsilon: 1e-30, weight_decay: 0.5, warmup_fraction: 0.6,
         clip_norm: 0}
 )");
   options.train = {.compute = DType::kFloat32,
@@ -99,7 +99,7 @@ TEST(Yaml, BadValuesNameKeyExpectedAndFound) {
   EXPECT_ERROR(read("adapter:\n\n  features: 0\n"), ConfigError,
                "f.yaml:3: adapter.features: expected an integer from 1 to 16777216, found \"0\"");
   EXPECT_ERROR(read("optim: {learning_rate: -1e-3}"), ConfigError,
-               "f.yaml:1: optim.learning_rate: expected a number above 0, found \"-1e-3\"");
+               "f.yaml:1: optim.learning_rate: expected a float32 number above 0, found \"-1e-3\"");
   EXPECT_ERROR(read("train: {objective: bridging}"), ConfigError, HasSubstr("train.objective: expected"));
   EXPECT_ERROR(read("cache: {rows: \"bf16\\nfp32\"}"), ConfigError,
                "f.yaml:1: cache.rows: expected one of bf16, fp32, int8, found \"bf16\\nfp32\"");

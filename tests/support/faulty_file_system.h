@@ -73,7 +73,7 @@ class FaultyFileSystem : public FileSystem {
     if (mode == OpenMode::kCreate) {
       step<WriteError>(path, "create");
     } else {
-      step<MissingInputError>(path, "open");
+      step<ReadError>(path, "open");
     }
     int id = find(path);
     if (id == kNone && mode != OpenMode::kCreate) throw MissingInputError("{}: not there", path.string());
@@ -89,11 +89,11 @@ class FaultyFileSystem : public FileSystem {
   }
   bool exists(const Path& path) override { return find(path) != kNone; }
   std::uint64_t file_size(const Path& path) override {
-    step<MissingInputError>(path, "stat");
+    step<ReadError>(path, "stat");
     return nodes_.at(existing(path)).content.size();
   }
   std::vector<std::string> list(const Path& directory) override {
-    step<MissingInputError>(directory, "list");
+    step<ReadError>(directory, "list");
     std::vector<std::string> names;
     for (const auto& [name, id] : nodes_.at(existing(directory)).entries) names.push_back(name);
     return names;
@@ -212,7 +212,7 @@ class FaultyFileSystem : public FileSystem {
     const Path& path() const override { return path_; }
     std::uint64_t size() const override { return node().content.size(); }
     void read(std::uint64_t offset, std::span<std::byte> out) const override {
-      system_.step<DataError>(path_, "read");
+      system_.step<ReadError>(path_, "read");
       const Bytes& content = node().content;
       if (offset > content.size() || out.size() > content.size() - offset) {
         throw DataError("{}: {} bytes wanted at offset {}, but the file has {}", path_.string(), out.size(), offset,

@@ -1,7 +1,10 @@
 // Sizes of a run before anything is allocated.
 #include "runtime/train/run_shape.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "tests/support/errors.h"
 
 namespace tadapt {
 namespace {
@@ -33,6 +36,26 @@ TEST(RunShape, KeepsAtLeastOneShardToTrainOn) {
   EXPECT_EQ(three.train_rows, 100);
   EXPECT_EQ(three.held_out_rows, 150);
   EXPECT_THROW(run_shape(options, format, {}), ConfigError);
+}
+
+TEST(RunShape, RefusesMoreStepsThanCanBeCounted) {
+  const CacheFormat format{.layers = {0}, .width = 4};
+  RunOptions options;
+  options.train.epochs = 1e18;
+  EXPECT_ERROR(run_shape(options, format, {100, 100}), ConfigError, ::testing::HasSubstr("train.epochs"));
+  options.train.steps = std::int64_t{1} << 40;
+  EXPECT_EQ(run_shape(options, format, {100, 100}).steps, options.train.steps);
+  options.train.batch_tokens = std::int64_t{1} << 30;
+  EXPECT_ERROR(run_shape(options, format, {100, 100}), ConfigError, ::testing::HasSubstr("train.steps"));
+}
+
+TEST(RunShape, SaysWhenARankNeedsMoreMemoryThanTheHostHas) {
+  RunOptions options;
+  const RunShape small{.layers = {0}, .width = 8, .train_rows = 100000, .steps = 1};
+  EXPECT_THAT(describe(options, small, run_grid(options, small, 1)), ::testing::Not(::testing::HasSubstr("WARNING")));
+  options.adapter.features = 1 << 24;
+  const RunShape large{.layers = {0}, .width = 1 << 20, .train_rows = 100000, .steps = 1};
+  EXPECT_THAT(describe(options, large, run_grid(options, large, 1)), ::testing::HasSubstr("\nWARNING: a rank needs "));
 }
 
 }  // namespace

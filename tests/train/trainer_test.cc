@@ -9,6 +9,7 @@
 #include "data/activation_cache_writer.h"
 #include "kernels/core/random.h"
 #include "runtime/train/run_shape.h"
+#include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/thread_communicator.h"
 
@@ -84,11 +85,11 @@ class RankRun {
                      .context = context_,
                      .who = "test",
                      .print = [](const std::string&) {},
-                     .stop_requested = [this] { return stop; },
+                     .stop_requested = [this] { return ++steps_seen_ == stop_in_step; },
                      .heartbeat = [](const std::string&) {}},
         grid_(std::move(grid)),
         cache_(files, cache_dir),
-        shape_(run_shape(options, cache_.manifest())),
+        shape_(run_shape(options, cache_.manifest().format, rows_per_shard(cache_.manifest()))),
         group_(world.split(grid_.block_of(world.rank()), world.rank(), "groups")),
         losses_(kLayers, LocalLoss{.delta_scale = 1.5, .sparsity = 1e-3, .batch_tokens = options.train.batch_tokens}),
         trainees_(make_trainees()),
@@ -105,7 +106,10 @@ class RankRun {
   }
 
   TrainingOutcome train(std::int64_t total_steps) {
-    const std::int64_t first = checkpointer_.restore(trainees_, store_, optimiser_, [](const std::string&) {});
+    const auto silent = [](const std::string&) {};
+    const auto newest = newest_checkpoint(environment_.files, world_, options_.dir, silent);
+    const std::int64_t first =
+        newest.empty() ? 0 : checkpointer_.restore(newest, trainees_, store_, optimiser_, silent);
     ActivationLoader loader(cache_, data_order(options_, shape_),
                             loader_options(options_, grid_, world_.rank(), first));
     HeldOut held_out(cache_, world_, grid_, {shape_.train_rows, shape_.train_rows + shape_.held_out_rows}, 8);
@@ -129,7 +133,7 @@ class RankRun {
     return trainer.run(first);
   }
 
-  bool stop = false;
+  std::int64_t stop_in_step = 0;
   std::vector<std::string> trace;
   ParameterStore& store() { return store_; }
 
@@ -151,6 +155,7 @@ class RankRun {
     return specs;
   }
 
+  std::int64_t steps_seen_ = 0;
   const RunOptions& options_;
   Communicator& world_;
   Context context_;
@@ -217,19 +222,22 @@ TEST_F(TrainerTest, EveryGridGivesTheSameFiles) {
 
 TEST_F(TrainerTest, AStoppedRunThatGoesOnElsewhereEqualsAWholeOne) {
   train("whole", {.blocks = 1, .data_parallel = 1}, 10);
-  files_.make_directories(folder_ / "halves");
-  const RunOptions options = small_options(folder_ / "halves");
-  SelfCommunicator self;
-  {
-    RankRun first(files_, self, options, folder_ / "cache", ProcessGrid({}, {0, 1, 2}));
-    first.stop = true;
-    const TrainingOutcome outcome = first.train(10);
-    EXPECT_FALSE(outcome.finished);
-    EXPECT_EQ(outcome.step, 1);  // a stop is agreed on at the end of the step it is seen in
+  for (const std::int64_t stop : {1, 4, 10}) {  // step 4 owes a held-out line, and step 10, the last, another
+    const std::string name = fmt::format("stopped-{}", stop);
+    files_.make_directories(folder_ / name);
+    const RunOptions options = small_options(folder_ / name);
+    SelfCommunicator self;
+    {
+      RankRun first(files_, self, options, folder_ / "cache", ProcessGrid({}, {0, 1, 2}));
+      first.stop_in_step = stop;
+      const TrainingOutcome outcome = first.train(10);
+      EXPECT_EQ(outcome.finished, stop == 10);
+      EXPECT_EQ(outcome.step, stop);  // a stop is agreed on at the end of the step it is seen in
+    }
+    if (stop < 10) train(name, {.blocks = 3, .data_parallel = 1}, 10);
+    EXPECT_EQ(file("whole/metrics.jsonl"), file(name + "/metrics.jsonl"));
+    EXPECT_EQ(file("whole/checkpoints/step-000000010/MANIFEST"), file(name + "/checkpoints/step-000000010/MANIFEST"));
   }
-  train("halves", {.blocks = 3, .data_parallel = 1}, 10);
-  EXPECT_EQ(file("whole/metrics.jsonl"), file("halves/metrics.jsonl"));
-  EXPECT_EQ(file("whole/checkpoints/step-000000010/MANIFEST"), file("halves/checkpoints/step-000000010/MANIFEST"));
 }
 
 TEST_F(TrainerTest, ANonFiniteNumberIsNamedAndNeverSaved) {
@@ -245,6 +253,19 @@ TEST_F(TrainerTest, ANonFiniteNumberIsNamedAndNeverSaved) {
                 ::testing::AllOf(::testing::HasSubstr("layer 1"), ::testing::HasSubstr("gradient of W_enc"),
                                  ::testing::HasSubstr("step 1"), ::testing::HasSubstr("samples 0 to 31")));
   }
+  EXPECT_FALSE(files_.exists(folder_ / "run/checkpoints"));
+}
+
+TEST_F(TrainerTest, AWeightThatOverflowsIsNamedAndNeverSaved) {
+  RunOptions options = small_options(folder_ / "run");
+  options.optim.learning_rate = 3e38;
+  options.optim.warmup_fraction = 0;
+  options.checkpoint.every_steps = 1;
+  SelfCommunicator self;
+  RankRun rank(files_, self, options, folder_ / "cache", ProcessGrid({}, {0, 1, 2}));
+  EXPECT_ERROR(rank.train(5), NonFiniteError,
+               ::testing::AllOf(::testing::HasSubstr("layer 0: W_enc is not finite at step 1"),
+                                ::testing::HasSubstr("samples 0 to 31")));
   EXPECT_FALSE(files_.exists(folder_ / "run/checkpoints"));
 }
 
