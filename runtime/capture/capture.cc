@@ -1,12 +1,11 @@
 #include "runtime/capture/capture.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
 
+#include "kernels/core/host_memory.h"
 #include "runtime/capture/shard_pass.h"
 
 namespace tadapt {
@@ -33,11 +32,12 @@ void require_space(const CaptureJob& job) {
 }
 
 void require_memory(const CapturePlan& plan) {
-  const std::uint64_t memory =
-      static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGE_SIZE));
-  if (plan.shard_memory_bytes <= memory) return;
-  throw ConfigError("cache.sequences_per_shard {}: the largest shard needs {} bytes of memory, this host has {}",
-                    plan.format.sequences_per_shard, plan.shard_memory_bytes, memory);
+  const std::uint64_t memory = host_memory_bytes();
+  if (plan.shard_memory_bytes + plan.model_memory_bytes <= memory) return;
+  throw ConfigError(
+      "cache.sequences_per_shard {}: the largest shard needs {} bytes of memory beside {} of the models, this host has "
+      "{}",
+      plan.format.sequences_per_shard, plan.shard_memory_bytes, plan.model_memory_bytes, memory);
 }
 
 /// The shards that no earlier run left whole, the same list on all ranks, which share the reading; nullopt when one of

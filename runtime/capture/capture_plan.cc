@@ -67,11 +67,7 @@ CapturePlan plan_capture(const CaptureRequest& request) {
       request.rows.max_tokens == 0 ? std::numeric_limits<std::int64_t>::max() : request.rows.max_tokens;
   for (std::size_t i = 0; i < request.lengths.size() && plan.rows < most; ++i) {
     const auto sequence = static_cast<std::int64_t>(i);
-    if (request.lengths[i] > request.target.max_positions) {
-      throw ConfigError(
-          "sequence {} has {} tokens, max_position_embeddings in {} is {}; set corpus.max_sequence_tokens", sequence,
-          request.lengths[i], request.target.file.string(), request.target.max_positions);
-    }
+    require_positions(request.target, sequence, request.lengths[i]);
     const auto shard = static_cast<std::size_t>(sequence / request.format.sequences_per_shard);
     if (shard == plan.rows_per_shard.size()) plan.rows_per_shard.push_back(0);
     plan.sequences.push_back(plan_sequence(request.rows, sequence, request.lengths[i], most - plan.rows));
@@ -85,6 +81,7 @@ CapturePlan plan_capture(const CaptureRequest& request) {
   }
   plan.size = cache_size(plan.format, plan.rows_per_shard);
   plan.shard_memory_bytes = memory_for_shard(plan.format, std::ranges::max(plan.rows_per_shard));
+  plan.model_memory_bytes = pair_memory_bytes(request.target, request.compute);
   plan.flops = flops_of(plan, forward_flops(request.target));
   return plan;
 }

@@ -16,6 +16,7 @@ struct CaptureRequest {
   std::span<const std::int64_t> lengths;  ///< tokens of each sequence of the corpus
   CacheFormat format;
   RowChoice rows;
+  DType compute = DType::kBFloat16;  ///< of the models
 };
 
 /// A pure function of its request, so that every rank has the same.
@@ -33,6 +34,7 @@ struct CapturePlan {
   std::int64_t tokens = 0;
   CacheSize size;                        ///< on disk
   std::uint64_t shard_memory_bytes = 0;  ///< a rank's host memory for the largest shard, beside the models
+  std::uint64_t model_memory_bytes = 0;  ///< a rank's, for the models
   double flops = 0;                      ///< target's forward up to the last layer asked for, and the base MLPs
 
   std::int64_t shards() const { return static_cast<std::int64_t>(rows_per_shard.size()); }

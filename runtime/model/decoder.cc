@@ -130,6 +130,16 @@ void Decoder::logits(Context& context, const Tensor& final_norm, const Tensor& l
   matmul(context, final_norm, trunk_.head, Tensor(), Epilogue::kNone, logits);
 }
 
+std::uint64_t pair_memory_bytes(const DecoderConfig& target, DType compute) {
+  const std::int64_t mlp = 3 * target.width * target.mlp_width;
+  const std::int64_t attention = 2 * target.width * (target.query_width() + target.key_width()) + target.query_width() +
+                                 2 * target.key_width() + 2 * target.width;
+  // A tied head is packed beside the table of embeddings.
+  const std::int64_t numbers =
+      target.layers * (attention + 2 * mlp) + 2 * target.vocabulary * target.width + target.width;
+  return static_cast<std::uint64_t>(numbers) * bytes_per_element(compute);
+}
+
 ForwardFlops forward_flops(const DecoderConfig& config) {
   const double width = static_cast<double>(config.width);
   const double query = static_cast<double>(config.query_width()), key = static_cast<double>(config.key_width());

@@ -65,6 +65,9 @@ class Decoder {
   SharedMlps target_mlps_, base_mlps_;
 };
 
+/// Bytes that load_pair() keeps in memory, roughly: the target's numbers and the base's MLPs, all as `compute`.
+std::uint64_t pair_memory_bytes(const DecoderConfig& target, DType compute);
+
 /// Multiply-adds count twice; attention's products over its context included.
 struct ForwardFlops {
   double attention_per_token = 0;    ///< projections of one layer

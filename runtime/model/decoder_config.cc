@@ -242,6 +242,13 @@ void require_same_mlp_shapes(const DecoderConfig& base, const DecoderConfig& tar
   require_same("intermediate_size", base.mlp_width, target.mlp_width);
 }
 
+void require_positions(const DecoderConfig& config, std::int64_t sequence, std::int64_t tokens) {
+  if (tokens > config.max_positions) {
+    throw ConfigError("sequence {} has {} tokens, max_position_embeddings in {} is {}; set corpus.max_sequence_tokens",
+                      sequence, tokens, config.file.string(), config.max_positions);
+  }
+}
+
 std::optional<std::string> base_row_refusal(const DecoderConfig& base, const DecoderConfig& target) {
   const auto differ = [&](const char* key, auto of_base, auto of_target) {
     return fmt::format("{} is {} in {} and {} in {}", key, of_base, base.file.string(), of_target,

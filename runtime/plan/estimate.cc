@@ -18,17 +18,6 @@ std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features) {
   return 2 * width * features + features + width;
 }
 
-std::int64_t mlp_parameters(const DecoderSizes& sizes) { return 3 * sizes.width * sizes.mlp_width; }
-
-std::int64_t decoder_parameters(const DecoderSizes& sizes) {
-  const std::int64_t queries = sizes.heads * sizes.head_width;
-  const std::int64_t keys = sizes.kv_heads * sizes.head_width;
-  const std::int64_t attention = 2 * sizes.width * queries + 2 * sizes.width * keys + queries + 2 * keys;
-  const std::int64_t layer = attention + mlp_parameters(sizes) + 2 * sizes.width;
-  const std::int64_t tables = sizes.head == DecoderSizes::Head::kTied ? 1 : 2;
-  return sizes.layers * layer + tables * sizes.vocabulary * sizes.width + sizes.width;
-}
-
 std::int64_t MemoryEstimate::total() const {
   return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader;
 }
@@ -51,7 +40,7 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
 }
 
 std::string MemoryEstimate::to_string() const {
-  std::string text = fmt::format("{} per rank:", readable_bytes(total()));
+  std::string text = fmt::format("{}:", readable_bytes(total()));
   const std::array<std::pair<const char*, std::int64_t>, 8> parts = {{{"frozen weights", frozen_weights},
                                                                       {"master weights", master},
                                                                       {"moments", moments},
@@ -74,6 +63,12 @@ std::int64_t checkpoint_bytes(int layers, std::int64_t width, std::int64_t featu
 
 std::int64_t checkpoints_on_disk_bytes(std::int64_t one_checkpoint_bytes, std::int64_t keep) {
   return one_checkpoint_bytes * (keep + 1);
+}
+
+std::string memory_warning(const std::string& phase, std::int64_t bytes, std::uint64_t host_bytes) {
+  if (static_cast<std::uint64_t>(bytes) <= host_bytes) return "";
+  return fmt::format("\nWARNING: a rank needs {} of memory for {}, this host has {}", readable_bytes(bytes), phase,
+                     readable_bytes(static_cast<std::int64_t>(host_bytes)));
 }
 
 std::string readable_bytes(std::int64_t bytes) {

@@ -11,22 +11,6 @@ namespace tadapt {
 /// Trainable numbers of one transcoder: W_enc [F,D], b_enc [F], W_dec [D,F], b_dec [D].
 std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features);
 
-/// The sizes of a decoder that decide what it weighs.
-struct DecoderSizes {
-  int layers = 0;
-  std::int64_t width = 0;      ///< D
-  std::int64_t mlp_width = 0;  ///< d_ff
-  std::int64_t heads = 0;
-  std::int64_t kv_heads = 0;
-  std::int64_t head_width = 0;
-  std::int64_t vocabulary = 0;
-  enum class Head { kTied, kUntied } head = Head::kUntied;
-};
-/// Numbers in one layer's gate, up and down projections.
-std::int64_t mlp_parameters(const DecoderSizes& sizes);
-/// Numbers in the whole decoder (qkv biases and norms included).
-std::int64_t decoder_parameters(const DecoderSizes& sizes);
-
 struct MemoryRequest {
   std::int64_t width = 0;     ///< D
   std::int64_t features = 0;  ///< F
@@ -59,6 +43,9 @@ MemoryEstimate estimate_memory(const MemoryRequest& request);
 std::int64_t checkpoint_bytes(int layers, std::int64_t width, std::int64_t features);
 /// Bytes on disk at the worst moment: `keep` checkpoints and the one being written.
 std::int64_t checkpoints_on_disk_bytes(std::int64_t one_checkpoint_bytes, std::int64_t keep);
+
+/// A line of its own when a rank needs more memory for `phase` than its host has; empty otherwise.
+std::string memory_warning(const std::string& phase, std::int64_t bytes, std::uint64_t host_bytes);
 
 /// "29.6 GB": decimal units, three digits.
 std::string readable_bytes(std::int64_t bytes);

@@ -6,6 +6,7 @@
 
 #include "data/model_files.h"
 #include "data/tokenizer.h"
+#include "kernels/core/host_memory.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/option_table.h"
@@ -106,7 +107,8 @@ CacheCapture::CacheCapture(const RunOptions& options, const RunEnvironment& envi
       plan_(plan_capture({.target = target_,
                           .lengths = sequence_lengths(corpus_),
                           .format = identity.format,
-                          .rows = row_choice(options)})) {}
+                          .rows = row_choice(options),
+                          .compute = options.model.compute})) {}
 
 CaptureOutcome CacheCapture::run() {
   environment_.heartbeat("loading models");
@@ -130,12 +132,15 @@ CaptureOutcome CacheCapture::run() {
 }
 
 std::string describe(const CapturePlan& plan) {
+  const auto disk = static_cast<std::int64_t>(plan.size.shard_bytes + plan.size.listing_bytes);
+  const auto models = static_cast<std::int64_t>(plan.model_memory_bytes);
+  const auto shard = static_cast<std::int64_t>(plan.shard_memory_bytes);
   return fmt::format(
-      "{} rows of {} layers from {} sequences in {} shards: {} on disk ({} bytes of rows), {} of memory "
-      "per rank for the largest shard, {:.3g} FLOP",
-      plan.rows, plan.format.layers.size(), plan.sequences.size(), plan.shards(),
-      readable_bytes(static_cast<std::int64_t>(plan.size.shard_bytes + plan.size.listing_bytes)), plan.size.shard_bytes,
-      readable_bytes(static_cast<std::int64_t>(plan.shard_memory_bytes)), plan.flops);
+      "{} rows of {} layers from {} sequences in {} shards: {} on disk ({} bytes of rows), {} of memory per rank: "
+      "models {}, largest shard {}; {:.3g} FLOP{}",
+      plan.rows, plan.format.layers.size(), plan.sequences.size(), plan.shards(), readable_bytes(disk),
+      plan.size.shard_bytes, readable_bytes(models + shard), readable_bytes(models), readable_bytes(shard), plan.flops,
+      memory_warning("capture", models + shard, host_memory_bytes()));
 }
 
 CaptureOutcome prepare_cache(const RunOptions& options, const RunEnvironment& environment,

@@ -6,13 +6,13 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/core/host_memory.h"
 #include "runtime/plan/grid_cost.h"
 
 namespace tadapt {
 namespace {
 
 constexpr int kReadingThreads = 2;
-
 constexpr std::int64_t kMostSamples = std::int64_t{1} << 60;
 
 /// train.steps, or those of train.epochs. ConfigError when samples could not be counted in 64 bits.
@@ -26,6 +26,7 @@ std::int64_t step_count(const RunOptions& options, std::int64_t train_rows) {
                       options.train.steps > 0 ? "train.steps" : "train.epochs", steps, options.train.batch_tokens);
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
 }
+
 }  // namespace
 
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
@@ -109,17 +110,19 @@ std::string describe(const RunOptions& options, const RunShape& shape, const Pro
       checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.width, options.adapter.features);
   const double epochs =
       static_cast<double>(shape.steps * options.train.batch_tokens) / static_cast<double>(shape.train_rows);
+  const MemoryEstimate memory = run_memory(options, shape, grid);
   return fmt::format(
       "train: {} layers of width {}, {} features each, {} trainable parameters\n"
       "train: {} steps of {} tokens = {:.2f} epochs of {} rows, {} rows held out\n"
       "train: {} rank{}: {}\n"
       "train: memory per rank: {}\n"
-      "train: checkpoints: {} each, {} at most on disk",
+      "train: checkpoints: {} each, {} at most on disk{}",
       shape.layers.size(), shape.width, options.adapter.features,
       static_cast<std::int64_t>(shape.layers.size()) * transcoder_parameters(shape.width, options.adapter.features),
       shape.steps, options.train.batch_tokens, epochs, shape.train_rows, shape.held_out_rows, grid.ranks(),
-      grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), run_memory(options, shape, grid).to_string(),
-      readable_bytes(checkpoint), readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)));
+      grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), memory.to_string(), readable_bytes(checkpoint),
+      readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)),
+      memory_warning("training", memory.total(), host_memory_bytes()));
 }
 
 std::string manifest_hash(const CacheManifest& manifest) {

@@ -18,29 +18,6 @@ TEST(Estimate, ParametersOfTheSevenBillionShape) {
   EXPECT_EQ(transcoder_parameters(2, 3), 2 * 6 + 3 + 2);
 }
 
-TEST(Estimate, ParametersOfDecoders) {
-  // Qwen2.5-Math-7B and R1-Distill-Qwen-1.5B as their model cards count them.
-  const DecoderSizes seven{.layers = 28,
-                           .width = 3584,
-                           .mlp_width = 18944,
-                           .heads = 28,
-                           .kv_heads = 4,
-                           .head_width = 128,
-                           .vocabulary = 152064};
-  EXPECT_EQ(mlp_parameters(seven), 203'685'888);
-  EXPECT_EQ(decoder_parameters(seven), 7'615'616'512);
-  DecoderSizes small{.layers = 28,
-                     .width = 1536,
-                     .mlp_width = 8960,
-                     .heads = 12,
-                     .kv_heads = 2,
-                     .head_width = 128,
-                     .vocabulary = 151936};
-  EXPECT_EQ(decoder_parameters(small), 1'777'088'000);
-  small.head = DecoderSizes::Head::kTied;
-  EXPECT_EQ(decoder_parameters(small), 1'777'088'000 - 151936ll * 1536);
-}
-
 TEST(Estimate, MemoryOfTheSevenBillionShape) {
   const auto all = estimate_memory({.width = kWidth7b,
                                     .features = kFeatures7b,

@@ -23,7 +23,8 @@ TEST(RunShape, LoaderMemoryFollowsOrderAndRows) {
   constexpr std::int64_t kBatchBytes = 2 * 2 * 64 * 8 * 2;                         // layers, x and Δ, rows, D, bf16
   EXPECT_EQ(loader_bytes(RowOrder::kWindow, DType::kBFloat16), 33 * kBatchBytes);  // 1 + ceil(2 · 1000 / 64)
   EXPECT_EQ(loader_bytes(RowOrder::kWindow, DType::kFloat32), 66 * kBatchBytes);
-  EXPECT_EQ(loader_bytes(RowOrder::kGlobal, DType::kBFloat16), 3 * kBatchBytes);
+  constexpr std::int64_t kChecksumBytes = 2 * 2 * 5000 * 4;  // layers, x and Δ, rows, CRC32C
+  EXPECT_EQ(loader_bytes(RowOrder::kGlobal, DType::kBFloat16), 3 * kBatchBytes + kChecksumBytes);
 }
 
 TEST(RunShape, KeepsAtLeastOneShardToTrainOn) {
