@@ -19,4 +19,7 @@ enum class ArtifactKind {
 /// looked for when it holds none of these.
 ArtifactKind kind_of(FileSystem& files, const std::filesystem::path& path);
 
+/// As kind_of, for commands that need adapters: MissingInputError when it is a cache or a model without any.
+ArtifactKind kind_with_adapters(FileSystem& files, const std::filesystem::path& path);
+
 }  // namespace tadapt

@@ -1,4 +1,6 @@
 // `tadapt-dist eval`: how close base, hybrid and adapter model come to the target.
+#include <functional>
+
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
@@ -28,7 +30,7 @@ CommandSyntax syntax() {
   add_option_flags(syntax.flags, kFlags);
   auto add = syntax.flags.add_options();
   add("out", po::value<std::string>()->value_name("FILE"),
-      "where the JSON goes; else evaluation.json in a run's folder");
+      "where the JSON goes; else evaluation.json in a run's folder, evaluation-NAME.json for another corpus");
   add("partial", po::value<std::string>()->value_name("all|none")->default_value("all"),
       "whether replacing only layer k, the first k and the last k layers is measured too");
   return syntax;
@@ -41,10 +43,21 @@ FaithfulnessOptions::Partial partial_of(const ParsedArguments& arguments) {
   throw ConfigError("--partial: expected all or none, found '{}'", text);
 }
 
-/// Where the JSON goes; empty when nobody said and PATH is no run.
-fs::path output_of(const ParsedArguments& arguments, const fs::path& path, const Process& process) {
-  if (arguments.count("out") > 0) return process.current_directory / text_of(arguments, "out");
-  return kind_of(process.files, path) == ArtifactKind::kRun ? path / "evaluation.json" : fs::path();
+/// Where the JSON of a run's evaluation goes: its folder, under the name of the corpus when it is not the run's own.
+fs::path output_of(const RunOptions& of_run, const RunOptions& options) {
+  const fs::path& corpus = options.corpus.validation;
+  return of_run.dir / (corpus == of_run.corpus.validation ? fs::path("evaluation.json")
+                                                          : fs::path("evaluation-" + corpus.stem().string() + ".json"));
+}
+
+/// WriteError unless `file` can be written: better before the evaluation than after it.
+void require_writable(FileSystem& files, const fs::path& file) {
+  // "file/." is there for folders only.
+  if (files.exists(file / ".")) throw WriteError("{}: is a folder; expected the name of a file", file.string());
+  fs::path trial = file;
+  trial += ".tmp";
+  files.open(trial, OpenMode::kCreate);
+  files.remove(trial);
 }
 
 }  // namespace
@@ -54,21 +67,31 @@ int eval_command(const Words& words, const Process& process) {
   if (!arguments) return static_cast<int>(ExitCode::kDone);
   const FaithfulnessOptions::Partial partial = partial_of(*arguments);
   const fs::path path = process.current_directory / text_of(*arguments, "PATH");
-  const RunOptions options = kind_of(process.files, path) == ArtifactKind::kRun
-                                 ? overridden(options_of_run(process.files, path), *arguments, kFlags, process)
-                                 : options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
+  RunOptions options;
+  fs::path out;
+  if (kind_with_adapters(process.files, path) == ArtifactKind::kRun) {
+    const RunOptions of_run = options_of_run(process.files, path);
+    options = overridden(of_run, *arguments, kFlags, process);
+    out = output_of(of_run, options);
+  } else {
+    options = options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
+  }
+  if (arguments->count("out") > 0) out = process.current_directory / text_of(*arguments, "out");
   require_set(options, {"model.base", "model.target", "corpus.validation"});
 
   const RunSession session(options, process);
-  const FaithfulnessReport report =
+  const auto on_first_rank = [&](const std::function<void()>& action) {
+    on_rank_zero(session.environment().world, [&] {
+      if (!out.empty()) action();
+      return std::string();
+    });
+  };
+  on_first_rank([&] { require_writable(process.files, out); });
+  const Evaluation evaluation =
       run_evaluation({.options = options, .adapters = path, .corpus = options.corpus.validation, .partial = partial},
                      session.environment());
-  process.print(to_table(report));
-  const fs::path out = output_of(*arguments, path, process);
-  on_rank_zero(session.environment().world, [&] {
-    if (!out.empty()) write_atomically(process.files, out, to_json(report));
-    return std::string();
-  });
+  process.print(to_table(evaluation.report));
+  on_first_rank([&] { write_atomically(process.files, out, to_json(evaluation)); });
   return static_cast<int>(ExitCode::kDone);
 }
 

@@ -23,7 +23,7 @@ CommandSyntax syntax() {
       .operands = {"PATH"}};
   auto add = syntax.flags.add_options();
   add("format", po::value<std::string>()->value_name("FORMAT")->default_value("adapters"), "adapters or authors");
-  add("out", po::value<std::string>()->value_name("DIR"), "a new directory");
+  add("out", po::value<std::string>()->value_name("DIR"), "a new or empty directory");
   add("base", po::value<std::string>()->value_name("DIR"), "base model; a run knows its own");
   add("target", po::value<std::string>()->value_name("DIR"), "target model; a run knows its own");
   return syntax;
@@ -47,10 +47,8 @@ int export_command(const Words& words, const Process& process) {
   const ExportFormat format = parse_export_format(text_of(*arguments, "format"));
   if (arguments->count("out") == 0) throw ConfigError("export: --out is not given");
   const fs::path out = process.current_directory / text_of(*arguments, "out");
-  if (process.files.exists(out))
-    throw WriteError("{}: is already there; choose another --out or remove it", out.string());
-
   const fs::path path = process.current_directory / text_of(*arguments, "PATH");
+  kind_with_adapters(process.files, path);
   const AdapterBundle bundle = load_adapters(process.files, path, process.announce);
   std::uint64_t bytes = 0;
   if (format == ExportFormat::kAdapters) {

@@ -8,7 +8,7 @@
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
-#include "runtime/eval/adapter_set.h"
+#include "runtime/eval/adapter_bundle.h"
 #include "runtime/model/decoder_config.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/train/option_table.h"
@@ -54,10 +54,11 @@ void inspect_run(FileSystem& files, const fs::path& path, const Print& print) {
   const RunOptions defaults;
   print(fmt::format("{}: a run directory; options that are not the defaults:", path.string()));
   for (const Option& option : option_table()) {
-    if (option.value(options) != option.value(defaults))
+    if (option.key != "run.dir" && option.key != "cache.dir" && option.value(options) != option.value(defaults))
       print(fmt::format("  {}: {}", option.key, option.value(options).dump()));
   }
-  print(fmt::format("  its cache: {}", cache_directory(options).string()));
+  const fs::path cache = cache_directory(options);
+  print(fmt::format("  its cache: {}{}", cache.string(), files.exists(cache) ? "" : " (not there)"));
   const auto checkpoints = list_checkpoints(files, path / "checkpoints");
   print(fmt::format("  {} checkpoints{}", checkpoints.size(), checkpoints.empty() ? "" : ", newest first:"));
   for (const fs::path& checkpoint : checkpoints) print(fmt::format("  {}", checkpoint.string()));

@@ -1,38 +1,15 @@
-// AdapterSet: trained adapters of several layers, loaded from wherever they were saved, as a branch of the model.
+// AdapterSet: trained adapters of several layers as a branch of the model.
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <string>
 #include <vector>
 
-#include "data/file.h"
-#include "runtime/adapter/adapter.h"
+#include "runtime/eval/adapter_bundle.h"
 #include "runtime/model/splice.h"
 
 namespace tadapt {
-
-/// Adapters of one run as they lie on disk: masters of each layer, and where they came from.
-struct AdapterBundle {
-  struct Layer {
-    int layer = 0;
-    AdapterShape shape;
-    std::unique_ptr<ParameterStore> store;  ///< one group
-  };
-  std::string type;           ///< of the adapter table
-  std::vector<Layer> layers;  ///< ascending
-  std::string source;         ///< "checkpoint …/step-000000200" or "export …"
-  std::int64_t step = 0;
-  std::string base_fingerprint, target_fingerprint;  ///< empty when unknown (a foreign checkpoint)
-};
-
-/// Reads a run directory (its newest checkpoint that verifies), one checkpoint, an adapters-only export or a directory
-/// in the authors' layout. Rejected checkpoints are told to `warn`. DataError or MissingInputError otherwise.
-AdapterBundle load_adapters(FileSystem& files, const std::filesystem::path& path,
-                            const std::function<void(const std::string&)>& warn);
 
 /// Ready-to-run adapters.
 class AdapterSet : public AdapterBranch {

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "data/model_files.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/option_table.h"
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/progress.h"
 
@@ -13,26 +13,19 @@ namespace tadapt {
 namespace {
 using Json = nlohmann::ordered_json;
 
-void require_models_fit(const AdapterBundle& bundle, const RunOptions& options, const DecoderConfig& config) {
-  const auto check = [&](const char* which, const std::string& trained, const std::filesystem::path& directory) {
-    if (trained.empty()) return;
-    const std::string found = model_fingerprint(directory);
-    if (found != trained)
-      throw ConfigError("{}: trained for the {} model {}, but {} is {}", bundle.source, which, trained,
-                        directory.string(), found);
-  };
-  check("base", bundle.base_fingerprint, options.model.base);
-  check("target", bundle.target_fingerprint, options.model.target);
-  for (const AdapterBundle::Layer& layer : bundle.layers)
-    if (layer.layer < 0 || layer.layer >= config.layers || layer.shape.model_width != config.width)
-      throw ConfigError("{}: layer {} of width {} does not fit a model of {} layers and width {}", bundle.source,
-                        layer.layer, layer.shape.model_width, config.layers, config.width);
+/// What the numbers of an evaluation depend on.
+Json subject_of(const AdapterBundle& bundle, const TokenDataset& corpus, const RunOptions& options) {
+  Json subject = {{"step", bundle.step}, {"corpus", fmt::format("{:016x}", corpus.fingerprint())}};
+  for (const char* key : {"corpus.format", "corpus.max_sequence_tokens", "model.compute", "train.compute"})
+    subject[key] = find_option(key)->value(options);
+  return subject;
 }
 
 Json agreement_json(const Agreement& agreement) {
   if (agreement.tokens == 0.0) return {{"tokens", 0}};
-  return {
-      {"tokens", agreement.tokens}, {"token_kl", agreement.mean_kl()}, {"top1_disagreement", agreement.disagreement()}};
+  return {{"tokens", static_cast<std::int64_t>(agreement.tokens)},
+          {"token_kl", agreement.mean_kl()},
+          {"top1_disagreement", agreement.disagreement()}};
 }
 
 Json model_json(const ModelAgreement& model) {
@@ -42,24 +35,23 @@ Json model_json(const ModelAgreement& model) {
           {"uncertain", agreement_json(model.uncertain)}};
 }
 
-std::string number(double value, int digits) {
-  return std::isfinite(value) ? fmt::format("{:.{}f}", value, digits) : std::string("-");
-}
+/// Three significant digits; "-" for the mean of nothing.
+std::string number(double value) { return std::isfinite(value) ? fmt::format("{:.3g}", value) : "-"; }
 
 std::string percent(double value) { return std::isfinite(value) ? fmt::format("{:.2f} %", 100.0 * value) : "-"; }
 
 std::string model_row(const ModelAgreement& model) {
-  return fmt::format("{:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", model.name,
-                     number(model.response.mean_kl(), 4), percent(model.response.disagreement()),
-                     number(model.uncertain.mean_kl(), 4), percent(model.uncertain.disagreement()),
-                     number(model.all.mean_kl(), 4), percent(model.all.disagreement()));
+  return fmt::format("{:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", model.name, number(model.response.mean_kl()),
+                     percent(model.response.disagreement()), number(model.uncertain.mean_kl()),
+                     percent(model.uncertain.disagreement()), number(model.all.mean_kl()),
+                     percent(model.all.disagreement()));
 }
 
 constexpr char kModelHeader[] = "{:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n";
 
 }  // namespace
 
-FaithfulnessReport run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment) {
+Evaluation run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment) {
   const RunOptions& options = request.options;
   AdapterBundle bundle;
   std::optional<TokenDataset> corpus;
@@ -69,7 +61,9 @@ FaithfulnessReport run_evaluation(const EvaluationRequest& request, const RunEnv
     bundle = load_adapters(environment.files, request.adapters, environment.print);
     corpus = load_corpus(options, request.corpus, environment);
     const DecoderConfig target = load_decoder_config(environment.files, options.model.target);
-    require_models_fit(bundle, options, target);
+    require_models_fit(environment.files, bundle, options.model.base, options.model.target);
+    for (std::int64_t i = 0; i < corpus->size(); ++i)
+      require_positions(target, i, static_cast<std::int64_t>(corpus->sequence(i).ids.size()));
     environment.heartbeat("loading models");
     pair = Decoder::load_pair(environment.context, environment.files, options.model.target, options.model.base,
                               options.model.compute);
@@ -81,12 +75,13 @@ FaithfulnessReport run_evaluation(const EvaluationRequest& request, const RunEnv
   AdapterSet adapters(environment.context, bundle, options.train.compute);
   const FaithfulnessModels models{*pair, base ? &*base : nullptr, refusal, adapters};
   ProgressReport progress("eval", "sequences", corpus->size(), 0, options.log.every_seconds, environment.print);
-  return evaluate_faithfulness(
+  FaithfulnessReport report = evaluate_faithfulness(
       environment.context, environment.world, models, *corpus,
       {.partial = request.partial, .stop_requested = environment.stop_requested, .progress = [&](std::int64_t done) {
          environment.heartbeat("evaluation");
          progress.update(std::min(done, corpus->size()));
        }});
+  return {.subject = subject_of(bundle, *corpus, options), .report = std::move(report)};
 }
 
 std::string to_table(const FaithfulnessReport& report) {
@@ -100,11 +95,11 @@ std::string to_table(const FaithfulnessReport& report) {
                        "residual NMSE", "(hybrid)");
   for (const LayerFaithfulness& layer : report.layers) {
     const auto state = static_cast<std::size_t>(layer.layer) + 1;
-    table += fmt::format("{:<8} {:>10} {:>8} {:>10} {:>18} {:>18}\n", layer.layer, number(layer.delta_nmse, 4),
-                         number(layer.l0, 2), percent(layer.dead_share), number(report.adapter_residual_nmse[state], 5),
-                         number(report.hybrid_residual_nmse[state], 5));
+    table += fmt::format("{:<8} {:>10} {:>8} {:>10} {:>18} {:>18}\n", layer.layer, number(layer.delta_nmse),
+                         number(layer.l0), percent(layer.dead_share), number(report.adapter_residual_nmse[state]),
+                         number(report.hybrid_residual_nmse[state]));
   }
-  table += fmt::format("mean L0 {:.2f}; dead: active on none of these {} tokens; residual NMSE: after the layer\n",
+  table += fmt::format("mean L0 {:.3g}; dead: active on none of these {} tokens; residual NMSE: after the layer\n",
                        report.mean_l0(), report.tokens);
   if (report.partial.empty()) return table;
   table +=
@@ -114,21 +109,22 @@ std::string to_table(const FaithfulnessReport& report) {
   return table;
 }
 
-std::string to_json(const FaithfulnessReport& report) {
+std::string to_json(const Evaluation& evaluation) {
+  const FaithfulnessReport& report = evaluation.report;
   Json models = Json::array(), partial = Json::array(), layers = Json::array();
   for (const ModelAgreement& model : report.models) models.push_back(model_json(model));
   for (const ModelAgreement& model : report.partial) partial.push_back(model_json(model));
   for (const LayerFaithfulness& layer : report.layers)
     layers.push_back(
         {{"layer", layer.layer}, {"delta_nmse", layer.delta_nmse}, {"l0", layer.l0}, {"dead_share", layer.dead_share}});
-  Json object = {
-      {"sequences", report.sequences},
-      {"tokens", report.tokens},
-      {"models", models},
-      {"mean_l0", report.mean_l0()},
-      {"layers", layers},
-      {"residual_nmse", {{"hybrid", report.hybrid_residual_nmse}, {"adapter", report.adapter_residual_nmse}}},
-      {"partial_replacement", partial}};
+  Json object = evaluation.subject;
+  object["sequences"] = report.sequences;
+  object["tokens"] = report.tokens;
+  object["models"] = models;
+  object["mean_l0"] = report.mean_l0();
+  object["layers"] = layers;
+  object["residual_nmse"] = {{"hybrid", report.hybrid_residual_nmse}, {"adapter", report.adapter_residual_nmse}};
+  object["partial_replacement"] = partial;
   if (!report.base_refusal.empty()) object["base_refusal"] = report.base_refusal;
   return object.dump(2) + "\n";
 }

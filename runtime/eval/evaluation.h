@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "runtime/eval/faithfulness.h"
@@ -17,13 +18,18 @@ struct EvaluationRequest {
   FaithfulnessOptions::Partial partial = FaithfulnessOptions::Partial::kAll;
 };
 
+struct Evaluation {
+  nlohmann::ordered_json subject;  ///< step, corpus (hash of its tokens) and the options that decide the numbers
+  FaithfulnessReport report;
+};
+
 /// Loads models, adapters and corpus and compares. Collective. ConfigError when adapters and models do not belong
-/// together.
-FaithfulnessReport run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment);
+/// together, or a sequence is longer than the target's positions; NonFiniteError naming what is not finite.
+Evaluation run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment);
 
 /// The report as a table for people.
 std::string to_table(const FaithfulnessReport& report);
-/// The report as JSON; no clocks, hosts or paths, so equal evaluations give equal text.
-std::string to_json(const FaithfulnessReport& report);
+/// The evaluation as JSON; no clocks, hosts or paths, so equal evaluations give equal text.
+std::string to_json(const Evaluation& evaluation);
 
 }  // namespace tadapt

@@ -48,6 +48,15 @@ std::vector<double> dead_shares(Communicator& world, const std::vector<std::vect
   return shares;
 }
 
+/// NonFiniteError naming line and place unless all sums of the sequences that begin in these lines are finite.
+void require_finite(const SequenceFields& fields, std::span<const double> sums,
+                    const std::vector<std::int64_t>& lines) {
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const std::string what = fields.non_finite(sums.subspan(i * fields.count(), fields.count()));
+    if (!what.empty()) throw NonFiniteError("evaluation: line {} of the corpus: {} not finite", lines[i], what);
+  }
+}
+
 Agreement agreement(const double* fields) { return {fields[0], fields[1], fields[2]}; }
 
 FaithfulnessReport report_from(const SequenceFields& fields, const std::vector<double>& total, std::int64_t tokens) {
@@ -98,18 +107,20 @@ FaithfulnessReport evaluate_faithfulness(Context& context, Communicator& world, 
   SequencePass pass(context, models, options);
   std::vector<double> mine;
   TokenBatch batch;
-  std::vector<std::int64_t> response_starts;
+  std::vector<std::int64_t> response_starts, lines;
   std::int64_t done = 0;
   const auto flush = [&] {
     if (batch.tokens() == 0) return;
     if (options.stop_requested && options.stop_requested())
       throw Error(ExitCode::kRequeue, "evaluation stopped on a signal; nothing was written");
     const std::vector<double> sums = pass.run(batch, response_starts);
+    require_finite(pass.fields(), sums, lines);
     mine.insert(mine.end(), sums.begin(), sums.end());
     done += batch.sequences();
     if (options.progress) options.progress(done * world.size());
     batch.clear();
     response_starts.clear();
+    lines.clear();
   };
   const std::int64_t sequences = corpus.size();
   for (std::int64_t i = world.rank(); i < sequences; i += world.size()) {
@@ -118,6 +129,7 @@ FaithfulnessReport evaluate_faithfulness(Context& context, Communicator& world, 
     if (batch.tokens() > 0 && batch.tokens() + length > options.batch_tokens) flush();
     batch.append(sequence.ids);
     response_starts.push_back(sequence.response_start);
+    lines.push_back(sequence.line);
   }
   flush();
 

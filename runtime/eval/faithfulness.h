@@ -71,7 +71,8 @@ struct FaithfulnessModels {
 };
 
 /// Runs every sequence of `corpus` through all models; ranks share the sequences. The same numbers on every rank, for
-/// any rank count and batch size. Collective.
+/// any rank count and batch size. Collective. NonFiniteError naming line of the corpus and place in the models when a
+/// number is not finite.
 FaithfulnessReport evaluate_faithfulness(Context& context, Communicator& world, const FaithfulnessModels& models,
                                          const TokenDataset& corpus, const FaithfulnessOptions& options);
 

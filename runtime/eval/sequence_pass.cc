@@ -1,6 +1,7 @@
 #include "runtime/eval/sequence_pass.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/features.h"
@@ -30,6 +31,28 @@ Splice partial_splice(int layers, int begin, int end, AdapterSet& adapters) {
 }
 
 }  // namespace
+
+std::string SequenceFields::non_finite(std::span<const double> sums) const {
+  constexpr const char* kPasses[kPerState] = {"target", "hybrid", "adapter model"};
+  for (std::size_t pass = 0; pass < kPerState; ++pass) {
+    for (std::size_t i = 0; i < states; ++i) {
+      if (std::isfinite(sums[state(i) + pass])) continue;
+      return i == 0 ? std::string("the embeddings are")
+                    : fmt::format("the residual stream of the {} after layer {} is", kPasses[pass], i - 1);
+    }
+  }
+  for (std::size_t place = 0; place < layers.size(); ++place) {
+    const auto of_layer = sums.subspan(layer(place), kPerLayer);
+    if (!std::ranges::all_of(of_layer, [](double sum) { return std::isfinite(sum); }))
+      return fmt::format("base MLP or adapter of layer {}, at the target's input, are", layers[place]);
+  }
+  for (std::size_t model = 0; model < models.size(); ++model) {
+    const auto of_model = sums.subspan(agreement(model), kPerModel);
+    if (!std::ranges::all_of(of_model, [](double sum) { return std::isfinite(sum); }))
+      return fmt::format("logits of the target, or those of \"{}\", are", models[model]);
+  }
+  return "";
+}
 
 struct SequencePass::Batch {
   const TokenBatch& tokens;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ struct SequenceFields {
   std::size_t state(std::size_t state) const { return models.size() * kPerModel + state * kPerState; }
   std::size_t layer(std::size_t place) const { return state(states) + place * kPerLayer; }
   std::size_t count() const { return layer(layers.size()); }
+  /// What in a sequence's sums is not finite, the earliest place of the models' passes first; empty when all are.
+  std::string non_finite(std::span<const double> sums) const;
 };
 
 class SequencePass {

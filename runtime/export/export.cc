@@ -4,12 +4,17 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "data/checkpoint_manifest.h"
 #include "data/json.h"
 #include "data/model_files.h"
+#include "runtime/eval/load_export.h"
+#include "runtime/export/staged_directory.h"
+#include "runtime/model/decoder_config.h"
 
 namespace tadapt {
 namespace {
 using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
 
 /// [D,F] of [F,D], in memory of its own.
 Buffer transposed(const Tensor& matrix) {
@@ -23,27 +28,46 @@ Buffer transposed(const Tensor& matrix) {
   return result;
 }
 
-bool is_mlp_tensor(const std::string& name) { return name.find(".mlp.") != std::string::npos; }
+/// The files of an export, their checksums kept as they are written.
+class ExportWriter {
+ public:
+  ExportWriter(FileSystem& files, const fs::path& out, std::int64_t step) : files_(files), folder_(files, out) {
+    checksums_.step = step;
+  }
 
-/// The layer of "model.layers.{ℓ}.mlp.…".
-int layer_of(const std::string& name) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  return std::stoi(name.substr(kPrefix.size()));
-}
+  std::uint64_t write_tensors(const char* name, const NamedTensors& tensors, const char* format) {
+    const SafetensorsRecord record = write_safetensors(files_, folder_.path() / name, tensors, {{"format", format}});
+    checksums_.files[name] = record;
+    return record.bytes;
+  }
+  void write_text(const char* name, const std::string& text) {
+    write_atomically(files_, folder_.path() / name, text);
+    checksums_.files[name] = {.bytes = text.size(), .crc32c = crc32c(std::as_bytes(std::span(text))), .tensors = {}};
+  }
+  void finish(const AdapterBundle& bundle, const char* format) {
+    Json layers = Json::array();
+    for (const AdapterBundle::Layer& layer : bundle.layers)
+      layers.push_back(
+          {{"layer", layer.layer}, {"features", layer.shape.features}, {"width", layer.shape.model_width}});
+    const Json description = {{"format_version", kExportFormatVersion},
+                              {"format", format},
+                              {"type", bundle.type},
+                              {"step", bundle.step},
+                              {"base", bundle.base_fingerprint},
+                              {"target", bundle.target_fingerprint},
+                              {"layers", layers}};
+    write_text(kExportDescription, description.dump(2) + "\n");
+    write_atomically(files_, folder_.path() / kExportChecksums, checksums_.to_text());
+    folder_.publish();
+  }
 
-const AdapterBundle::Layer* find_layer(const AdapterBundle& bundle, int layer) {
-  const auto found = std::ranges::find(bundle.layers, layer, &AdapterBundle::Layer::layer);
-  return found == bundle.layers.end() ? nullptr : &*found;
-}
+ private:
+  FileSystem& files_;
+  StagedDirectory folder_;
+  CheckpointManifest checksums_;
+};
 
-/// A fresh, empty place for an export.
-void prepare_out(FileSystem& files, const std::filesystem::path& out) {
-  if (files.exists(out) && !files.list(out).empty())
-    throw WriteError("{}: exists and is not empty; an export needs a new or empty folder", out.string());
-  files.make_directories(out);
-}
-
-std::string authors_config(FileSystem& files, const std::filesystem::path& target, std::int64_t features) {
+std::string authors_config(FileSystem& files, const fs::path& target, std::int64_t features) {
   const auto path = target / "config.json";
   auto config = parse_json(read_text(files, path), path);
   config["architectures"] = {"Qwen2ForCausalLMWithTranscoder"};
@@ -52,43 +76,7 @@ std::string authors_config(FileSystem& files, const std::filesystem::path& targe
   return config.dump(2) + "\n";
 }
 
-void copy_tokenizer(FileSystem& files, const std::filesystem::path& from, const std::filesystem::path& to) {
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"})
-    if (files.exists(from / name)) write_atomically(files, to / name, read_text(files, from / name));
-}
-
-}  // namespace
-
-ExportFormat parse_export_format(const std::string& text) {
-  if (text == "adapters") return ExportFormat::kAdapters;
-  if (text == "authors") return ExportFormat::kAuthors;
-  throw ConfigError("--format: '{}' is not one of: adapters, authors", text);
-}
-
-std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, const std::filesystem::path& out) {
-  prepare_out(files, out);
-  NamedTensors tensors;
-  Json layers = Json::array();
-  for (const AdapterBundle::Layer& layer : bundle.layers) {
-    layers.push_back({{"layer", layer.layer}, {"features", layer.shape.features}, {"width", layer.shape.model_width}});
-    const ParameterTensors masters = layer.store->master_views(0);
-    for (const auto& [name, tensor] : masters.entries())
-      tensors[fmt::format("layers.{}.{}", layer.layer, name)] = tensor;
-  }
-  const SafetensorsRecord record =
-      write_safetensors(files, out / "adapters.safetensors", tensors, {{"format", "tadapt"}});
-  const Json description = {{"format_version", 1},
-                            {"type", bundle.type},
-                            {"step", bundle.step},
-                            {"base", bundle.base_fingerprint},
-                            {"target", bundle.target_fingerprint},
-                            {"layers", layers}};
-  write_atomically(files, out / "adapters.json", description.dump(2) + "\n");
-  return record.bytes;
-}
-
-std::uint64_t export_authors(FileSystem& files, const AdapterBundle& bundle, const std::filesystem::path& base,
-                             const std::filesystem::path& target, const std::filesystem::path& out) {
+AdapterShape shape_of_transcoders(const AdapterBundle& bundle) {
   if (bundle.type != "transcoder" || bundle.layers.empty())
     throw ConfigError("--format authors: holds transcoders only, these are {} adapters of '{}'", bundle.layers.size(),
                       bundle.type);
@@ -97,23 +85,39 @@ std::uint64_t export_authors(FileSystem& files, const AdapterBundle& bundle, con
     if (layer.shape.features != shape.features)
       throw ConfigError("--format authors: one dictionary size for all layers, found {} and {} features",
                         shape.features, layer.shape.features);
-  prepare_out(files, out);
-  const ModelFiles base_files(base), target_files(target);
+  return shape;
+}
+
+/// The target's tensors, the MLPs of layers with an adapter replaced by the base's.
+NamedTensors hybrid_tensors(const AdapterBundle& bundle, const DecoderConfig& config, const ModelFiles& base,
+                            const ModelFiles& target) {
   NamedTensors tensors;
-  int layers = 0;
-  for (const std::string& name : target_files.names()) {
-    const bool from_base = is_mlp_tensor(name) && find_layer(bundle, layer_of(name)) != nullptr;
-    tensors[name] = from_base ? base_files.tensor(name) : target_files.tensor(name);
-    if (is_mlp_tensor(name)) layers = std::max(layers, layer_of(name) + 1);
+  for (const std::string& name : target.names()) tensors[name] = target.tensor(name);
+  const TensorNames& names = config.architecture->names;
+  for (const AdapterBundle::Layer& layer : bundle.layers) {
+    for (const std::string_view pattern : {names.gate, names.up, names.down}) {
+      const std::string name = layer_tensor(pattern, layer.layer);
+      const Tensor replacement = base.tensor(name);
+      const Tensor replaced = target.tensor(name);
+      if (replacement.shape() != replaced.shape())
+        throw DataError("{}: tensor {} is {}, the target's is {}", base.file_of(name).path().string(), name,
+                        replacement.shape(), replaced.shape());
+      tensors[name] = replacement;
+    }
   }
-  std::vector<Buffer> owned;
+  return tensors;
+}
+
+/// Adds the transcoders of all layers; zeros where there is no adapter. What they need lives in `owned`.
+void add_transcoders(NamedTensors& tensors, const AdapterBundle& bundle, int layers, std::vector<Buffer>& owned) {
+  const AdapterShape shape = bundle.layers.front().shape;
   const auto zeros = [&](Shape zero_shape) {
     return owned.emplace_back(Device::kCpu, DType::kFloat32, zero_shape).tensor();
   };
   for (int index = 0; index < layers; ++index) {
-    const std::string prefix = fmt::format("model.layers.{}.mlp.transcoder_", index);
-    const AdapterBundle::Layer* layer = find_layer(bundle, index);
-    if (layer == nullptr) {
+    const std::string prefix = authors_prefix(index);
+    const auto layer = std::ranges::find(bundle.layers, index, &AdapterBundle::Layer::layer);
+    if (layer == bundle.layers.end()) {
       tensors[prefix + "enc.weight"] = zeros({shape.features, shape.model_width});
       tensors[prefix + "enc.bias"] = zeros({shape.features});
       tensors[prefix + "dec.weight"] = zeros({shape.model_width, shape.features});
@@ -126,10 +130,45 @@ std::uint64_t export_authors(FileSystem& files, const AdapterBundle& bundle, con
     tensors[prefix + "dec.weight"] = owned.emplace_back(transposed(masters["W_dec"])).tensor();
     tensors[prefix + "dec.bias"] = masters["b_dec"];
   }
-  const SafetensorsRecord record = write_safetensors(files, out / "model.safetensors", tensors, {{"format", "pt"}});
-  copy_tokenizer(files, target, out);
-  write_atomically(files, out / "config.json", authors_config(files, target, shape.features));
-  return record.bytes;
+}
+
+}  // namespace
+
+ExportFormat parse_export_format(const std::string& text) {
+  if (text == "adapters") return ExportFormat::kAdapters;
+  if (text == "authors") return ExportFormat::kAuthors;
+  throw ConfigError("--format: '{}' is not one of: adapters, authors", text);
+}
+
+std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, const fs::path& out) {
+  ExportWriter writer(files, out, bundle.step);
+  NamedTensors tensors;
+  for (const AdapterBundle::Layer& layer : bundle.layers) {
+    const ParameterTensors masters = layer.store->master_views(0);
+    for (const auto& [name, tensor] : masters.entries())
+      tensors[fmt::format("layers.{}.{}", layer.layer, name)] = tensor;
+  }
+  const std::uint64_t bytes = writer.write_tensors(kAdaptersFile, tensors, "tadapt");
+  writer.finish(bundle, "adapters");
+  return bytes;
+}
+
+std::uint64_t export_authors(FileSystem& files, const AdapterBundle& bundle, const fs::path& base,
+                             const fs::path& target, const fs::path& out) {
+  const AdapterShape shape = shape_of_transcoders(bundle);
+  require_models_fit(files, bundle, base, target);
+  ExportWriter writer(files, out, bundle.step);
+  const DecoderConfig config = load_decoder_config(files, target);
+  const ModelFiles base_files(base), target_files(target);
+  NamedTensors tensors = hybrid_tensors(bundle, config, base_files, target_files);
+  std::vector<Buffer> owned;
+  add_transcoders(tensors, bundle, config.layers, owned);
+  const std::uint64_t bytes = writer.write_tensors(kModelFile, tensors, "pt");
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json"})
+    if (files.exists(target / name)) writer.write_text(name, read_text(files, target / name));
+  writer.write_text("config.json", authors_config(files, target, shape.features));
+  writer.finish(bundle, "authors");
+  return bytes;
 }
 
 }  // namespace tadapt

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "data/file.h"
-#include "runtime/eval/adapter_set.h"
+#include "runtime/eval/adapter_bundle.h"
 
 namespace tadapt {
 
@@ -17,15 +17,20 @@ enum class ExportFormat {
 /// "adapters" or "authors"; ConfigError that lists them otherwise.
 ExportFormat parse_export_format(const std::string& text);
 
-/// Writes OUT/adapters.safetensors with `layers.{ℓ}.W_enc` [F,D], `.b_enc` [F], `.W_dec` [F,D], `.b_dec` [D], all fp32,
-/// and OUT/adapters.json {format_version, type, layers, base, target fingerprints, step}. Returns bytes written.
+/// Both formats: OUT appears whole or not at all. It must not be there, or be an empty folder (WriteError otherwise).
+/// OUT/adapters.json says {format_version, format, type, layers, base, target fingerprints, step}, OUT/CHECKSUMS holds
+/// the CRC32C of every file and tensor.
+
+/// Writes OUT/adapters.safetensors with `layers.{ℓ}.W_enc` [F,D], `.b_enc` [F], `.W_dec` [F,D], `.b_dec` [D], all fp32.
+/// Returns bytes of tensors written.
 std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, const std::filesystem::path& out);
 
 /// Writes a directory in the authors' layout (method: config.json with the target's keys, `transcoder_n_features`,
 /// `transcoder_dec_bias`, architectures ["Qwen2ForCausalLMWithTranscoder"]; the target's tensors with the base's MLPs;
 /// `model.layers.{ℓ}.mlp.transcoder_enc.weight` [F,D], `.bias` [F], `transcoder_dec.weight` [D,F], `.bias` [D]), and
 /// the tokenizer's files. A layer without an adapter keeps the target's MLP beside a transcoder of zeros, which is the
-/// same function. All adapters must have one dictionary size. Returns bytes written.
+/// same function. ConfigError when the models are not those of the adapters, or when not all adapters have one
+/// dictionary size. Returns bytes of tensors written.
 std::uint64_t export_authors(FileSystem& files, const AdapterBundle& bundle, const std::filesystem::path& base,
                              const std::filesystem::path& target, const std::filesystem::path& out);
 

@@ -53,6 +53,10 @@ RunOptions options_of_run(FileSystem& files, const std::filesystem::path& run_di
     if (!option.parse(options, value.is_string() ? value.get<std::string>() : value.dump(), {}))
       throw DataError("{}: {}: expected {}, found {}", run_file.string(), option.key, option.expected, value.dump());
   }
+  // A run may have been moved or copied since: what lay inside it still does.
+  const std::filesystem::path inside = options.cache.dir.lexically_relative(options.dir);
+  if (!inside.empty() && *inside.begin() != "..") options.cache.dir = (run_dir / inside).lexically_normal();
+  options.dir = run_dir;
   return options;
 }
 

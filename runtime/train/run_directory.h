@@ -20,7 +20,8 @@ inline constexpr char kRunFile[] = "run.json";
 /// One rank calls this; the lock lasts as long as the result.
 std::unique_ptr<FileLock> open_run_directory(FileSystem& files, const RunOptions& options, const std::string& holder);
 
-/// The options a run directory was made with; MissingInputError when it is none.
+/// The options a run directory was made with; run.dir, and a cache inside it, are where they are now. MissingInputError
+/// when it is no run directory.
 RunOptions options_of_run(FileSystem& files, const std::filesystem::path& run_dir);
 
 /// Where the run's activation cache lies.

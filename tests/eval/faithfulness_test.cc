@@ -1,11 +1,12 @@
 // Faithfulness against a double-precision recomputation, and what must hold whatever the models: zero adapters change
-// nothing, the target agrees with itself, exports read back equal.
+// nothing, the target agrees with itself, what is not finite is named.
 #include "runtime/eval/faithfulness.h"
 
 #include <cmath>
 
-#include "runtime/export/export.h"
+#include "runtime/eval/evaluation.h"
 #include "runtime/model/segments.h"
+#include "tests/eval/random_bundle.h"
 #include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/thread_communicator.h"
@@ -13,6 +14,8 @@
 
 namespace tadapt {
 namespace {
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 constexpr std::int64_t kFeatures = 12;
 
@@ -21,10 +24,10 @@ class FaithfulnessTest : public ::testing::Test {
   FaithfulnessTest() {
     const std::filesystem::path toy = std::filesystem::path(TADAPT_SOURCE_DIR) / "data" / "toy";
     const Tokenizer tokenizer = Tokenizer::load(files_, toy / "target");
-    testing::TinyModel model{.vocabulary = tokenizer.vocabulary_size(), .seed = 1};
-    testing::write_tiny_model(folder_ / "target", model);
-    model.seed = 2;
-    testing::write_tiny_model(folder_ / "base", model);
+    model_ = {.vocabulary = tokenizer.vocabulary_size(), .seed = 2};
+    testing::write_tiny_model(folder_ / "base", model_);
+    model_.seed = 1;
+    testing::write_tiny_model(folder_ / "target", model_);
     std::string lines = read_text(files_, toy / "validation.jsonl");
     std::size_t end = 0;
     for (int line = 0; line < 5; ++line) end = lines.find('\n', end) + 1;
@@ -35,24 +38,7 @@ class FaithfulnessTest : public ::testing::Test {
     base_ = pair_->load_base(context_, files_, folder_ / "base");
   }
 
-  /// Adapters of layers 0 and 2 with masters uniform in ±spread.
-  AdapterBundle bundle(float spread) const {
-    AdapterBundle made;
-    made.type = "transcoder";
-    for (const int layer : {0, 2}) {
-      const AdapterShape shape{.model_width = 24, .features = kFeatures};
-      const auto adapter = make_adapter("transcoder", shape, {DType::kFloat32});
-      auto store = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter->parameters("layer")});
-      const ParameterTensors masters = store->master_views(0);
-      std::uint64_t number = static_cast<std::uint64_t>(layer) * 10;
-      for (const auto& [name, tensor] : masters.entries()) {
-        const Buffer random = testing::random_tensor(tensor.shape(), 0.0f, spread, 9, number++);
-        std::ranges::copy(random.span<float>(), tensor.span<float>().begin());
-      }
-      made.layers.push_back({.layer = layer, .shape = shape, .store = std::move(store)});
-    }
-    return made;
-  }
+  static AdapterBundle bundle(float spread) { return testing::random_bundle({0, 2}, {24, kFeatures}, spread); }
 
   FaithfulnessReport evaluate(const AdapterBundle& adapters, Communicator& world, std::int64_t batch_tokens) {
     Context context = Context::cpu(1);
@@ -69,6 +55,7 @@ class FaithfulnessTest : public ::testing::Test {
 
   RealFileSystem files_;
   testing::TemporaryDirectory folder_;
+  testing::TinyModel model_;  // the target
   Context context_ = Context::cpu(2);
   std::optional<TokenDataset> corpus_;
   std::optional<Decoder> pair_, base_;
@@ -155,25 +142,25 @@ TEST_F(FaithfulnessTest, RanksAndBatchSizesChangeNoBit) {
   });
 }
 
-void expect_equal(const AdapterBundle& a, const AdapterBundle& b, std::size_t b_layers) {
-  ASSERT_EQ(b.layers.size(), b_layers);
-  for (const AdapterBundle::Layer& layer : a.layers) {
-    const auto other = std::ranges::find(b.layers, layer.layer, &AdapterBundle::Layer::layer);
-    ASSERT_NE(other, b.layers.end());
-    EXPECT_TRUE(std::ranges::equal(layer.store->master(0).span<float>(), other->store->master(0).span<float>()));
-  }
+TEST_F(FaithfulnessTest, WhatIsNotFiniteIsNamed) {
+  AdapterBundle broken = bundle(0.3f);
+  broken.layers[1].store->master_views(0)["b_dec"].span<float>()[3] = INFINITY;
+  EXPECT_ERROR(evaluate(broken), NonFiniteError,
+               AllOf(HasSubstr("line 1 of the corpus"), HasSubstr("the adapter model after layer 2 is not finite")));
+  testing::TinyTensors tensors = testing::tiny_tensors(model_);
+  tensors.buffers.at("lm_head.weight").span<float>()[0] = INFINITY;
+  testing::write_tiny_model(folder_ / "broken", model_, tensors.views());
+  pair_ = Decoder::load_pair(context_, files_, folder_ / "broken", folder_ / "base", DType::kFloat32);
+  EXPECT_ERROR(evaluate(bundle(0.3f)), NonFiniteError, HasSubstr("logits of the target"));
 }
 
-TEST_F(FaithfulnessTest, ExportsReadBackEqual) {
-  const AdapterBundle adapters = bundle(0.3f);
-  const auto silent = [](const std::string&) {};
-  export_adapters(files_, adapters, folder_ / "adapters");
-  expect_equal(adapters, load_adapters(files_, folder_ / "adapters", silent), 2);
-  export_authors(files_, adapters, folder_ / "base", folder_ / "target", folder_ / "authors");
-  // The layer without an adapter has a transcoder of zeros there.
-  expect_equal(adapters, load_adapters(files_, folder_ / "authors", silent), 3);
-  EXPECT_ERROR(export_adapters(files_, adapters, folder_ / "adapters"), WriteError, ::testing::HasSubstr("not empty"));
-  EXPECT_ERROR(load_adapters(files_, folder_.path(), silent), MissingInputError, ::testing::HasSubstr("no adapters"));
+TEST_F(FaithfulnessTest, TablesShowThreeDigitsAndNothingForNoTokens) {
+  FaithfulnessReport report = evaluate(bundle(0.3f));
+  report.models[2].response = {.tokens = 1000, .kl = 0.0123456, .disagreements = 0};
+  report.models[2].uncertain = {};
+  EXPECT_THAT(to_table(report), HasSubstr("adapter          1.23e-05     0.00 %          -          -"));
+  const std::string json = to_json({.subject = {{"step", 7}}, .report = report});
+  EXPECT_THAT(json, AllOf(HasSubstr("\"step\": 7"), HasSubstr("\"tokens\": 1000,")));
 }
 
 }  // namespace

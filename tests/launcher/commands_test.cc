@@ -33,8 +33,9 @@ TEST_F(Commands, ASecondRunSaysThatItIsFinished) {
 TEST_F(Commands, EvalWritesTheSameNumbersForARunAndItsExports) {
   const std::string table = output("eval run --corpus corpus.jsonl");
   for (const char* row : {"base", "hybrid", "adapter", "target"}) EXPECT_THAT(table, HasSubstr(row));
-  const std::string numbers = text_of("run/evaluation.json");
-  EXPECT_THAT(numbers, HasSubstr("token_kl"));
+  const std::string numbers = text_of("run/evaluation-corpus.json");
+  EXPECT_THAT(numbers, AllOf(HasSubstr("token_kl"), HasSubstr("\"step\": 2"), HasSubstr("\"corpus\": \"")));
+  EXPECT_FALSE(fs::exists(folder_ / "run/evaluation.json")) << "another corpus than the run's";
   for (const char* format : {"adapters", "authors"}) {
     output(fmt::format("export run --format {0} --out {0}", format));
     output(fmt::format("eval {0} --base base --target target --corpus corpus.jsonl --out {0}.json", format));
@@ -43,6 +44,8 @@ TEST_F(Commands, EvalWritesTheSameNumbersForARunAndItsExports) {
     EXPECT_THAT(output(fmt::format("inspect {}", format)), HasSubstr("layer 3: D 128, F 32"));
   }
   expect_error(command("export run --out adapters"), ExitCode::kCannotWrite, HasSubstr("already there"));
+  expect_error(command("export run --out turned --format authors --base target --target base"), ExitCode::kBadConfig,
+               HasSubstr("trained for the base model"));
   expect_error(command("export run --out new --format hdf5"), ExitCode::kBadConfig, HasSubstr("adapters"));
 }
 
@@ -61,6 +64,45 @@ TEST_F(Commands, VerifyNamesEveryDamagedPlace) {
   const Ended ended = command("verify run");
   EXPECT_EQ(ended.code, ExitCode::kBadData);
   EXPECT_THAT(ended.output, AllOf(HasSubstr("shard-000001.h5"), HasSubstr("layer-002.safetensors")));
+}
+
+TEST_F(Commands, VerifyGoesOnBehindMissingFiles) {
+  fs::remove(folder_ / "run/cache/shard-000000.h5");
+  for (const char* layer : {"001", "003"})
+    fs::remove(folder_ / fmt::format("run/checkpoints/step-000000002/layer-{}.safetensors", layer));
+  const Ended ended = command("verify run");
+  EXPECT_EQ(ended.code, ExitCode::kBadData);
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("shard-000000.h5"), HasSubstr("layer-001.safetensors"),
+                                  HasSubstr("layer-003.safetensors"), HasSubstr("3 problems found")));
+}
+
+TEST_F(Commands, ARunCanBeMoved) {
+  const std::string expected = output("eval run --corpus corpus.jsonl --partial none");
+  const std::string numbers = text_of("run/evaluation-corpus.json");
+  fs::rename(folder_ / "run", folder_ / "moved");
+  EXPECT_THAT(output("verify moved"), AllOf(HasSubstr("moved/cache: reading"), HasSubstr("no problems")));
+  EXPECT_THAT(output("inspect moved"), AllOf(HasSubstr("moved/cache"), ::testing::Not(HasSubstr("/run/"))));
+  output("eval moved --corpus corpus.jsonl --partial none");
+  EXPECT_EQ(text_of("moved/evaluation-corpus.json"), numbers);
+  EXPECT_THAT(run(fmt::format("--run {}", (folder_ / "moved").string())).output, HasSubstr("already finished"));
+
+  fs::remove_all(folder_ / "moved/cache");
+  EXPECT_THAT(output("verify moved"),
+              AllOf(HasSubstr("moved/cache: the cache is not there"), HasSubstr("no problems")));
+  fs::remove_all(folder_ / "moved/checkpoints");
+  expect_error(command("verify moved"), ExitCode::kBadData, HasSubstr("1 problem found"));
+}
+
+TEST_F(Commands, EvalSaysWhatIsWrongBeforeItEvaluates) {
+  const Ended nowhere = command("eval run --corpus corpus.jsonl --out nowhere/x.json");
+  expect_error(nowhere, ExitCode::kCannotWrite, HasSubstr("nowhere/x.json"));
+  EXPECT_THAT(nowhere.output, ::testing::Not(HasSubstr("eval:")));
+  std::string words;
+  for (int i = 0; i < 3000; ++i) words += "one ";
+  put("long.jsonl", "{\"conversations\": [{\"from\": \"human\", \"value\": \"a\"}, {\"from\": \"gpt\", \"value\": \"" +
+                        words + "\"}]}\n");
+  expect_error(command("eval run --corpus long.jsonl"), ExitCode::kBadConfig,
+               AllOf(HasSubstr("max_position_embeddings"), HasSubstr("1024")));
 }
 
 TEST_F(Commands, RunsAreNotContinuedWhenAskedNotTo) {
