@@ -1,5 +1,6 @@
 #include "launcher/arguments.h"
 
+#include <boost/any.hpp>
 #include <sstream>
 
 #include "kernels/core/error.h"
@@ -54,12 +55,25 @@ std::vector<Override> overrides_of(const ParsedArguments& arguments, std::span<c
   return overrides;
 }
 
+/// An empty word is a shell variable that is not set: never the default in silence.
+void require_no_empty_words(const ParsedArguments& arguments, const po::options_description& flags,
+                            const std::string& command) {
+  for (const auto& [name, value] : arguments) {
+    const po::option_description* flag = flags.find_nothrow(name, false);
+    if (flag != nullptr && flag->semantic()->max_tokens() == 0) continue;
+    const auto* text = boost::any_cast<std::string>(&value.value());
+    if (text != nullptr && text->empty())
+      throw ConfigError("{}: {}{} is given, but empty", command, flag == nullptr ? "" : "--", name);
+  }
+}
+
 }  // namespace
 
 std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, const std::vector<std::string>& words,
                                                const Process& process) {
   po::options_description flags("flags", 120, 60);
-  flags.add(syntax.flags).add_options()("help,h", "show this help");
+  for (const auto& flag : syntax.flags.options()) flags.add(flag);
+  flags.add_options()("help,h", "show this help");
   const std::string command = syntax.usage.substr(0, syntax.usage.find(' '));
   try {
     ParsedArguments arguments = parse(syntax, flags, words);
@@ -70,6 +84,7 @@ std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, cons
     for (const std::string& operand : syntax.operands) {
       if (arguments.count(operand) == 0) throw ConfigError("{}: usage: tadapt-dist {}", command, syntax.usage);
     }
+    require_no_empty_words(arguments, flags, command);
     return arguments;
   } catch (const po::unknown_option& error) {
     throw ConfigError("{}: unknown flag {}; did you mean {}?", command, quoted(error.get_option_name()),

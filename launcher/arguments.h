@@ -16,14 +16,14 @@ namespace tadapt {
 struct CommandSyntax {
   std::string usage;  ///< "verify PATH"
   std::string about;  ///< a sentence or a few
-  boost::program_options::options_description flags{"flags"};
+  boost::program_options::options_description flags{};
   std::vector<std::string> operands = {};  ///< names of the words that are no flags, all of them needed
 };
 
 using ParsedArguments = boost::program_options::variables_map;
 
 /// Parses `words`. With --help it prints the help and returns nothing. ConfigError for unknown flags (naming the
-/// nearest), missing values, missing operands, and words too many.
+/// nearest), missing or empty values (an unset shell variable), missing operands, and words too many.
 std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, const std::vector<std::string>& words,
                                                const Process& process);
 

@@ -22,10 +22,14 @@ int edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   word = word.substr(0, 100);  // quadratic time: the beginning of a hostile word says enough
+  const auto edits = [&](std::string_view candidate) {
+    const bool is_beginning = candidate.size() > word.size() && candidate.starts_with(word);
+    return is_beginning ? 1 : edit_distance(word, candidate);
+  };
   const auto distance = [&](std::string_view candidate) {
     const std::size_t dot = candidate.find('.');
-    const int whole = edit_distance(word, candidate);
-    return dot == candidate.npos ? whole : std::min(whole, edit_distance(word, candidate.substr(dot + 1)));
+    const int whole = edits(candidate);
+    return dot == candidate.npos ? whole : std::min(whole, edits(candidate.substr(dot + 1)));
   };
   const auto best = std::ranges::min_element(candidates, {}, distance);
   return best == candidates.end() ? "" : *best;

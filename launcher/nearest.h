@@ -11,7 +11,8 @@ namespace tadapt {
 int edit_distance(std::string_view a, std::string_view b);
 
 /// The candidate with the smallest edit distance to `word` (the first of several); empty when there are no candidates.
-/// A dotted candidate is also tried without its section, so "batch_tokens" finds "train.batch_tokens".
+/// A beginning of a candidate is one edit away from it. A dotted candidate is also tried without its section, so
+/// "batch_tokens" finds "train.batch_tokens".
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace tadapt

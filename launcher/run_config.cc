@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "data/unicode.h"
 #include "kernels/core/error.h"
 #include "launcher/nearest.h"
 #include "launcher/quoted.h"
@@ -30,6 +31,9 @@ std::string known_key_like(const std::string& key) {
 /// `where` opens the message: "file:line" or a flag.
 void set_option(RunOptions& options, const Override& value, const std::string& where, const fs::path& folder) {
   const Option* option = find_option(value.key);
+  const auto section = std::ranges::find(option_table(), value.key, section_of);
+  if (section != option_table().end())
+    throw ConfigError("{}: {} is a section: expected one of its keys, such as {}", where, value.key, section->key);
   if (option == nullptr)
     throw ConfigError("{}: unknown key {}; did you mean {}?", where, quoted(value.key), known_key_like(value.key));
   if (!option->parse(options, value.text, folder))
@@ -91,6 +95,11 @@ void validate(const RunOptions& options) {
     throw ConfigError("train.batch_tokens: expected a multiple of train.reduction_leaves ({}), found {}", leaves,
                       options.train.batch_tokens);
   require_cached_source(find_objective(options.train.objective));
+  for (const Option& option : option_table()) {
+    const nlohmann::json value = option.value(options);
+    if (value.is_string() && find_invalid_utf8(value.get_ref<const std::string&>()))
+      throw ConfigError("{}: expected text in UTF-8, found {}", option.key, quoted(value.get<std::string>()));
+  }
 }
 
 void require_set(const RunOptions& options, std::initializer_list<const char*> keys) {
@@ -104,9 +113,9 @@ RunOptions load_options(FileSystem& files, const std::optional<fs::path>& file, 
   RunOptions options;
   if (file) apply_yaml(options, read_text(files, *file, kConfigBytesCap), file->string(), file->parent_path());
   for (const Override& override : overrides) apply_override(options, override, current_directory);
-  validate(options);
   if (options.dir.empty()) options.dir = current_directory / "runs" / (file ? file->stem() : fs::path("tadapt"));
   if (options.cache.dir.empty()) options.cache.dir = options.dir / "cache";
+  validate(options);
   return options;
 }
 

@@ -49,6 +49,31 @@ TEST_F(Cli, HelpNamesEveryCommand) {
   for (const char* command : {"train", "capture", "inspect", "verify", "init"}) EXPECT_THAT(help, HasSubstr(command));
 }
 
+TEST_F(Cli, FlagsHaveOneHeading) {
+  const std::string help = printed({"eval", "--help"});
+  EXPECT_EQ(help.find("flags:"), help.rfind("flags:"));
+}
+
+TEST_F(Cli, EmptyWordsAreErrors) {
+  EXPECT_ERROR(run({"--config", "", "--print-config"}), ConfigError, "train: --config is given, but empty");
+  EXPECT_ERROR(run({"verify", ""}), ConfigError, "verify: PATH is given, but empty");
+}
+
+TEST_F(Cli, ASectionIsNoKey) {
+  EXPECT_ERROR(run({"--set", "train=3"}), ConfigError, HasSubstr("train is a section: expected one of its keys"));
+}
+
+TEST_F(Cli, PathsAreUtf8) {
+  EXPECT_ERROR(run({"--run", "inv\xff"}), ConfigError, HasSubstr("run.dir: expected text in UTF-8"));
+  EXPECT_FALSE(fs::exists(folder_ / "inv\xff"));
+}
+
+TEST_F(Cli, ModelsHoldNoAdapters) {
+  for (const char* command : {"eval", "export"})
+    EXPECT_ERROR(run({command, toy_ + "/target", "--out", "x"}), MissingInputError,
+                 HasSubstr("holds no adapters: it is a model"));
+}
+
 TEST_F(Cli, VersionIsOneLine) { EXPECT_THAT(printed({"--version"}), StartsWith("tadapt-dist ")); }
 
 TEST_F(Cli, EveryCommandHasHelp) {
@@ -113,13 +138,24 @@ TEST_F(Cli, InitWritesAConfigurationThatLoads) {
                WriteError, HasSubstr("tadapt.yaml: is already there"));
 }
 
+TEST_F(Cli, InitQuotesNames) {
+  const fs::path strange = folder_ / "a\nb: {";
+  fs::copy(toy_ + "/base", strange);
+  EXPECT_EQ(run({"init", "--base", strange.string(), "--target", toy_ + "/target", "--corpus", toy_ + "/train.jsonl"}),
+            0);
+  EXPECT_EQ(load_options(files_, folder_ / "tadapt.yaml", {}, "/here").model.base, strange);
+}
+
 TEST_F(Cli, InitSaysWhatIsMissing) {
   EXPECT_ERROR(run({"init", "--base", toy_ + "/base"}), ConfigError, "init: --target is not given");
   EXPECT_ERROR(run({"init", "--base", "nowhere", "--target", "t", "--corpus", "c"}), MissingInputError,
                AllOf(HasSubstr("--base"), HasSubstr("nowhere")));
   write_atomically(files_, folder_ / "empty.jsonl", "");
   EXPECT_ERROR(run({"init", "--base", toy_ + "/base", "--target", toy_ + "/target", "--corpus", "empty.jsonl"}),
-               DataError, HasSubstr("empty.jsonl: the corpus is empty"));
+               DataError, HasSubstr("empty.jsonl"));
+  write_atomically(files_, folder_ / "list.json", "[{\"conversations\": []}]");
+  EXPECT_ERROR(run({"init", "--base", toy_ + "/base", "--target", toy_ + "/target", "--corpus", "list.json"}),
+               DataError, HasSubstr("list.json"));
   EXPECT_FALSE(files_.exists(folder_ / "tadapt.yaml"));
 }
 
@@ -140,7 +176,7 @@ TEST_F(Cli, VerifyPassesAModelAndNamesDamage) {
   fs::create_directories(folder_ / "cut");
   fs::copy(toy_ + "/target", folder_ / "cut");
   fs::resize_file(folder_ / "cut/model.safetensors", fs::file_size(folder_ / "cut/model.safetensors") - 1);
-  EXPECT_ERROR(run({"verify", "cut"}), DataError, HasSubstr("1 problems found"));
+  EXPECT_ERROR(run({"verify", "cut"}), DataError, HasSubstr("1 problem found"));
   EXPECT_THAT(printed_, HasSubstr("model.safetensors"));
 }
 

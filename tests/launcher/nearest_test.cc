@@ -25,6 +25,11 @@ TEST(Nearest, TriesNamesWithoutTheirSection) {
   EXPECT_EQ(nearest("batch_tokns", {"train.steps", "train.batch_tokens"}), "train.batch_tokens");
 }
 
+TEST(Nearest, ABeginningIsOneEditAway) {
+  EXPECT_EQ(nearest("--dry", {"--set", "--run", "--dry-run"}), "--dry-run");
+  EXPECT_EQ(nearest("step", {"optim.beta1", "train.steps"}), "train.steps");
+}
+
 TEST(Nearest, StaysFastOnHostileWords) { EXPECT_EQ(nearest(std::string(1 << 20, 'a'), {"aaaa", "b"}), "aaaa"); }
 
 }  // namespace
