@@ -9,7 +9,6 @@
 namespace tadapt {
 namespace {
 constexpr std::int64_t kLargestWidth = std::int64_t{1} << 24;
-constexpr std::int64_t kLargestChunkBytes = std::int64_t{1} << 27;  // HDF5 takes < 4 GiB, also for 8-byte columns
 constexpr std::int64_t kMostSequencesPerShard = std::int64_t{1} << 32;
 
 std::size_t columns_per_layer(const CacheFormat& format) { return format.row_dtype == DType::kInt8 ? 5 : 3; }

@@ -15,6 +15,8 @@ namespace tadapt {
 
 inline constexpr int kCacheSchemaVersion = 1;
 inline constexpr const char* kManifestFile = "manifest.json";
+/// Of chunk_bytes; HDF5 takes less than 4 GiB, also of a chunk of 8-byte columns.
+inline constexpr std::int64_t kLargestChunkBytes = std::int64_t{1} << 27;
 
 /// What decides the layout of every shard.
 struct CacheFormat {

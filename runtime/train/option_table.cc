@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "data/activation_cache.h"
 #include "runtime/adapter/adapter.h"
 #include "runtime/loss/loss.h"
 #include "runtime/train/option_kinds.h"
@@ -105,7 +106,7 @@ Options cache_options() {
       integer({"cache.sequences_per_shard", "sequences", "Sequences in one file of the cache."},
               field(&RunOptions::cache, &CacheOptions::sequences_per_shard), 1, kMaxRows),
       integer({"cache.chunk_bytes", "bytes", "Size aimed at for one HDF5 chunk."},
-              field(&RunOptions::cache, &CacheOptions::chunk_bytes), 4096, std::int64_t{1} << 30),
+              field(&RunOptions::cache, &CacheOptions::chunk_bytes), 4096, kLargestChunkBytes),
       integer({"cache.held_out_shards", "shards",
                "The last shards, never trained on, that held-out metrics come from; at most all but one."},
               field(&RunOptions::cache, &CacheOptions::held_out_shards), 0, kMaxRows),
