@@ -21,8 +21,9 @@ constexpr Command kCommands[] = {
     {"eval", "compare base, hybrid, adapter and target models", eval_command},
     {"export", "write adapters in forms that others read", export_command},
     {"inspect", "say what a cache, checkpoint, model or run directory holds", inspect_command},
-    {"verify", "check every byte of a cache or checkpoint", verify_command},
+    {"verify", "check every byte of a cache, checkpoint, export or run", verify_command},
     {"init", "write a commented tadapt.yaml for a model pair and a corpus", init_command},
+    {"calibrate", "measure where the sparse route stops paying on this machine", calibrate_command},
 };
 
 std::string help() {

@@ -17,5 +17,6 @@ int export_command(const Words& words, const Process& process);
 int inspect_command(const Words& words, const Process& process);
 int verify_command(const Words& words, const Process& process);
 int init_command(const Words& words, const Process& process);
+int calibrate_command(const Words& words, const Process& process);
 
 }  // namespace tadapt

@@ -1,15 +1,18 @@
+#include <cuda_runtime.h>
+
 #include <algorithm>
 #include <boost/context/fiber.hpp>
 #include <boost/context/pooled_fixedsize_stack.hpp>
 #include <cstdlib>
 #include <memory>
-#include <optional>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <cuda_runtime.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 namespace device_on_host {
 namespace {
@@ -21,8 +24,62 @@ constexpr unsigned kMostThreads = 1024;
 
 enum class Wait { kNothing, kWarp, kBlock };
 
+/// A stack, as AddressSanitizer must be told of it whenever we change over.
+struct Stack {
+  const void* bottom = nullptr;
+  std::size_t bytes = 0;
+};
+
+/// Tells AddressSanitizer that we leave for another stack, and on return that we are back; nothing in other builds.
+class StackSwitch {
+ public:
+  explicit StackSwitch([[maybe_unused]] const Stack& to) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(&fake_stack_, to.bottom, to.bytes);
+#endif
+  }
+  /// On the stack that was left; `from`, when given, becomes the one we come from.
+  void back([[maybe_unused]] Stack* from = nullptr) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack_, from == nullptr ? nullptr : &from->bottom,
+                                    from == nullptr ? nullptr : &from->bytes);
+#endif
+  }
+  /// The first thing on a new stack.
+  static void arrive([[maybe_unused]] Stack* from) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &from->bottom, &from->bytes);
+#endif
+  }
+  /// The last thing on a stack that is given up.
+  static void leave([[maybe_unused]] const Stack& to) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(nullptr, to.bottom, to.bytes);
+#endif
+  }
+
+ private:
+  [[maybe_unused]] void* fake_stack_ = nullptr;
+};
+
+/// Stacks from a pool, remembering where the last one lies.
+struct StackAllocator {
+  boost::context::pooled_fixedsize_stack pool{kStackBytes};
+  Stack* last;
+  boost::context::stack_context allocate() {
+    const boost::context::stack_context stack = pool.allocate();
+    *last = {static_cast<const char*>(stack.sp) - stack.size, stack.size};
+    return stack;
+  }
+  void deallocate(boost::context::stack_context& stack) { pool.deallocate(stack); }
+};
+
+/// Thrown in the threads of a block that has failed, so that they end.
+struct Aborted {};
+
 struct Thread {
   boost::context::fiber fiber;
+  Stack stack;
   Wait wait = Wait::kNothing;
   unsigned mask = 0;  // of the warp operation it waits in
   bool done = false;
@@ -38,13 +95,16 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<unsigned char> shared;
   boost::context::fiber scheduler;  // whoever resumed the running thread
+  Stack scheduler_stack;
   int current = 0;
+  bool aborting = false;
   std::exception_ptr failure;
 };
 
 struct Machine {
   std::mt19937 random;
-  boost::context::pooled_fixedsize_stack stacks{kStackBytes};
+  Stack last_stack;
+  StackAllocator stacks{.last = &last_stack};
   Block* block = nullptr;
 
   Machine() {
@@ -72,7 +132,10 @@ void hand_over(Wait wait) {
   const int self = block.current;
   thread_at(block, self).wait = wait;
   boost::context::fiber back = std::move(block.scheduler);
+  StackSwitch change(block.scheduler_stack);
   block.scheduler = std::move(back).resume();
+  change.back(&block.scheduler_stack);
+  if (block.aborting) throw Aborted();
 }
 
 void set_thread(int index) {
@@ -84,7 +147,9 @@ void resume(Block& block, int index) {
   block.current = index;
   set_thread(index);
   Thread& thread = thread_at(block, index);
+  StackSwitch change(thread.stack);
   thread.fiber = std::move(thread.fiber).resume();
+  change.back();
 }
 
 /// Lets the lanes of a warp operation go on once all that are named have come; whether any could.
@@ -126,18 +191,29 @@ void start_threads(Block& block, const std::function<void()>& body) {
   for (int i = 0; i < static_cast<int>(block.threads.size()); ++i) {
     thread_at(block, i).fiber =
         boost::context::fiber(std::allocator_arg, machine().stacks, [&block, &body, i](boost::context::fiber&& caller) {
+          StackSwitch::arrive(&block.scheduler_stack);
           block.scheduler = std::move(caller);
           try {
-            body();
-          } catch (const boost::context::detail::forced_unwind&) {
-            throw;  // the block has failed elsewhere, and its fibers are being taken down
+            if (!block.aborting) body();
+          } catch (const Aborted&) {
           } catch (...) {
             if (!block.failure) block.failure = std::current_exception();
           }
           thread_at(block, i).done = true;
+          StackSwitch::leave(block.scheduler_stack);
           return std::move(block.scheduler);
         });
+    thread_at(block, i).stack = machine().last_stack;
   }
+}
+
+/// Ends what still waits in a block that cannot go on, and says why.
+[[noreturn]] void abandon(Block& block, const char* reason) {
+  block.aborting = true;
+  for (int i = 0; i < static_cast<int>(block.threads.size()); ++i)
+    if (!thread_at(block, i).done) resume(block, i);
+  if (block.failure) std::rethrow_exception(block.failure);
+  throw std::logic_error(reason);
 }
 
 void run_block(Block& block, const std::function<void()>& body) {
@@ -154,11 +230,11 @@ void run_block(Block& block, const std::function<void()>& body) {
     if (barrier && !finished()) {
       // A thread that has ended never comes: on a GPU that is undefined, here it is an error.
       if (std::ranges::any_of(block.threads, &Thread::done))
-        throw std::logic_error("threads wait at a barrier that others of their block have left out");
+        abandon(block, "threads wait at a barrier that others of their block have left out");
       for (Thread& thread : block.threads) thread.wait = Wait::kNothing;
       moved = true;
     }
-    if (!moved) throw std::logic_error("threads of a block wait for each other at different places");
+    if (!moved) abandon(block, "threads of a block wait for each other at different places");
   }
   if (block.failure) std::rethrow_exception(block.failure);
 }
