@@ -233,15 +233,15 @@ TEST(Decoder, MemoryOfPairs) {
                             .kv_heads = 4,
                             .head_width = 128};
   // Parameters as Qwen2.5-Math-7B's model card counts them, and the base's MLPs.
-  EXPECT_EQ(pair_memory_bytes(seven, DType::kBFloat16), 2 * (7'615'616'512u + 28 * 203'685'888u));
+  EXPECT_EQ(pair_memory_bytes(seven, DType::kBFloat16), 2 * (7'615'616'512ull + 28 * 203'685'888ull));
   DecoderConfig small = seven;  // R1-Distill-Qwen-1.5B
   small.width = 1536;
   small.mlp_width = 8960;
   small.heads = 12;
   small.kv_heads = 2;
   small.vocabulary = 151936;
-  EXPECT_EQ(pair_memory_bytes(small, DType::kBFloat16), 2 * (1'777'088'000u + 28 * 3 * 1536 * 8960u));
-  EXPECT_EQ(pair_memory_bytes(seven, DType::kFloat32), 4 * (7'615'616'512u + 28 * 203'685'888u));
+  EXPECT_EQ(pair_memory_bytes(small, DType::kBFloat16), 2 * (1'777'088'000ull + 28 * 3 * 1536 * 8960ull));
+  EXPECT_EQ(pair_memory_bytes(seven, DType::kFloat32), 4 * (7'615'616'512ull + 28 * 203'685'888ull));
 }
 
 }  // namespace
