@@ -80,7 +80,8 @@ void sparsity_decoder_gradient(Context& context, const Tensor& activation_sums, 
   parallel_blocks(context, decoder.size(0), rows_per_block(n), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = begin; i < end; ++i) {
       const auto at = static_cast<std::size_t>(i);
-      if (norm[at] > 0.0f && sums[at] != 0.0f) add_scaled(coefficient * sums[at] / norm[at], rows + i * n, n, g + i * n);
+      if (norm[at] > 0.0f && sums[at] != 0.0f)
+        add_scaled(coefficient * sums[at] / norm[at], rows + i * n, n, g + i * n);
     }
   });
 }

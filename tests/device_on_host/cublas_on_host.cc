@@ -1,9 +1,9 @@
+#include <cublasLt.h>
+
 #include <bit>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
-
-#include <cublasLt.h>
 
 struct device_on_host_product {
   cublasOperation_t a = CUBLAS_OP_N, b = CUBLAS_OP_N;
