@@ -66,7 +66,8 @@ std::int64_t rows_in_memory(const DecoderConfig& target, std::int64_t memory) {
   const std::int64_t row_bytes =
       2 * target.layers * target.width * static_cast<std::int64_t>(sizeof(float) + sizeof(bfloat16));
   const std::int64_t beside_models = memory - static_cast<std::int64_t>(pair_memory_bytes(target, DType::kBFloat16));
-  return std::min(std::max(beside_models / 4, memory / 64), kShardBytes) / row_bytes;
+  const std::int64_t budget = std::min(std::max(beside_models / 4, memory / 64), kShardBytes);
+  return std::max<std::int64_t>(1, budget / row_bytes);
 }
 
 /// What is kept of the corpus, and in which pieces. Returns its rows.
