@@ -64,7 +64,8 @@ DecoderConfig parse_decoder_config(const std::string& text, const std::filesyste
 /// ConfigError naming key and both values unless a base MLP can stand in the target's layers (same L, D and d_ff).
 void require_same_mlp_shapes(const DecoderConfig& base, const DecoderConfig& target);
 
-/// ConfigError naming both numbers when sequence number `sequence` of a corpus has more tokens than the model positions.
+/// ConfigError naming both numbers when sequence number `sequence` of a corpus has more tokens than the model has
+/// positions.
 void require_positions(const DecoderConfig& config, std::int64_t sequence, std::int64_t tokens);
 
 /// Why the base model cannot be run beside the target on the same tokens (another vocabulary, theta, tying or head
