@@ -55,7 +55,9 @@ std::uint64_t loader_memory_bytes(const CacheFormat& format, const DataOrder& or
   const BatchSlice& slice = options.slice;
   const std::int64_t ahead = 2 * block_rows(order, slice);
   const auto batches = static_cast<std::uint64_t>(1 + (ahead + slice.batch_rows - 1) / slice.batch_rows);
-  return batches * options.layers.size() * 2 * tensor_bytes(format, slice);
+  const std::uint64_t checksums =
+      order.is_global() ? static_cast<std::uint64_t>(order.rows()) * sizeof(RowChecksum) : 0;
+  return options.layers.size() * 2 * (batches * tensor_bytes(format, slice) + checksums);
 }
 
 ActivationLoader::ActivationLoader(const ActivationCacheReader& cache, DataOrder order, LoaderOptions options)
@@ -76,7 +78,10 @@ ActivationLoader::ActivationLoader(const ActivationCacheReader& cache, DataOrder
     chunks += shard.datasets.front().chunks.size();
   }
   first_chunk_of_.push_back(chunks);
-  if (order_.is_global()) verified_ = std::vector<std::atomic<bool>>(options_.layers.size() * 2 * chunks);
+  if (order_.is_global()) {
+    verified_ = std::vector<std::atomic<bool>>(options_.layers.size() * 2 * chunks);
+    row_checksums_ = std::vector<RowChecksum>(options_.layers.size() * 2 * static_cast<std::size_t>(order_.rows()));
+  }
   for (int i = 0; i < options_.threads; ++i) {
     threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
   }
@@ -225,22 +230,30 @@ void ActivationLoader::read(const Block& block, std::size_t task, Worker& worker
 
 void ActivationLoader::gather(const ShardReader& shard, std::size_t layer, RowKind kind, const ChunkRows& chunk,
                               Worker& worker) {
-  // Reading single rows pays as long as they are few.
-  constexpr std::size_t kFewRows = 8;
   const std::size_t index = layer_indices_[layer];
-  const std::size_t chunks = first_chunk_of_.back();
-  std::atomic<bool>* verified = nullptr;
-  if (order_.is_global()) {
-    verified = &verified_[(layer * 2 + static_cast<std::size_t>(kind)) * chunks + first_chunk_of_[chunk.shard] +
-                          static_cast<std::size_t>(chunk.chunk)];
-  }
-  const auto chunk_rows = static_cast<std::size_t>(shard.shard().datasets.front().layout.chunk_rows);
-  if (verified != nullptr && *verified && worker.wanted.size() * kFewRows < chunk_rows) {
-    shard.gather_rows(index, kind, chunk.chunk, worker.wanted, worker.scratch);
+  if (!order_.is_global()) {
+    shard.gather_chunk(index, kind, chunk.chunk, worker.wanted, worker.scratch);
     return;
   }
-  shard.gather_chunk(index, kind, chunk.chunk, worker.wanted, worker.scratch);
-  if (verified != nullptr) *verified = true;
+  // Reading single rows pays as long as they are few.
+  constexpr std::int64_t kFewRows = 8;
+  const std::size_t tensor = layer * 2 + static_cast<std::size_t>(kind);
+  std::atomic<bool>& verified =
+      verified_[tensor * first_chunk_of_.back() + first_chunk_of_[chunk.shard] + static_cast<std::size_t>(chunk.chunk)];
+  const std::int64_t chunk_rows = shard.shard().datasets.front().layout.chunk_rows;
+  const std::int64_t first_row = shard.shard().first_row + chunk.chunk * chunk_rows;
+  const std::int64_t rows =
+      std::min({chunk_rows, shard.shard().rows - chunk.chunk * chunk_rows, order_.rows() - first_row});
+  const auto checksums =
+      std::span(row_checksums_)
+          .subspan(tensor * static_cast<std::size_t>(order_.rows()) + static_cast<std::size_t>(first_row),
+                   static_cast<std::size_t>(rows));
+  if (verified && static_cast<std::int64_t>(worker.wanted.size()) * kFewRows < chunk_rows) {
+    shard.gather_rows(index, kind, chunk.chunk, worker.wanted, worker.scratch, checksums);
+    return;
+  }
+  shard.gather_chunk(index, kind, chunk.chunk, worker.wanted, worker.scratch, checksums);
+  verified = true;
 }
 
 }  // namespace tadapt

@@ -33,13 +33,15 @@ struct ActivationBatch {
   std::vector<Layer> layers;      ///< one per LoaderOptions::layers
 };
 
-/// Memory for batches that a loader never exceeds (per-thread reading scratch of about 256 KiB aside): this rank's
-/// part of the batch in use and of two windows beyond it, rounded up to batches; under `global` of two batches.
+/// Memory that a loader never exceeds (per-thread reading scratch of about 256 KiB aside): this rank's part of the
+/// batch in use and of two windows beyond it, rounded up to batches; under `global` of two batches, and a checksum of 4
+/// bytes for every x and Δ row.
 std::uint64_t loader_memory_bytes(const CacheFormat& format, const DataOrder& order, const LoaderOptions& options);
 
 /// Hands out batch after batch, without end; batches may span windows and epochs. What a batch holds is a function of
-/// (order, slice) alone, never of timing. Every chunk is checked whenever it is read whole; under `global`, where a
-/// batch wants single rows, a chunk is read whole the first time and by rows from then on.
+/// (order, slice) alone, never of timing. Every chunk is checked whenever it is read; under `global`, where a batch
+/// wants single rows, a chunk is read whole the first time, and from then on by rows, each compared with the checksum
+/// that it had that time.
 class ActivationLoader {
  public:
   /// Starts reading. The cache must outlive the loader. `order` covers the rows to train on: the first order.rows() of
@@ -88,7 +90,9 @@ class ActivationLoader {
   const LoaderOptions options_;
   std::vector<std::size_t> layer_indices_;   // in the cache
   std::vector<std::size_t> first_chunk_of_;  // per shard: chunks before it; then all
-  std::vector<std::atomic<bool>> verified_;  // per (layer, kind, chunk); under `global` only
+  // Under `global` only, per (layer, kind): of each chunk, whether it was checked, and then of each row its checksum.
+  std::vector<std::atomic<bool>> verified_;
+  std::vector<RowChecksum> row_checksums_;
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;

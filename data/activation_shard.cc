@@ -84,7 +84,8 @@ void deliver(std::span<const std::byte> row, std::span<const float> scales, std:
 }  // namespace
 
 void ShardReader::gather_chunk(std::size_t layer_index, RowKind kind, std::int64_t chunk,
-                               std::span<const WantedRow> wanted, ReadScratch& scratch) const {
+                               std::span<const WantedRow> wanted, ReadScratch& scratch,
+                               std::span<RowChecksum> row_checksums) const {
   const std::size_t dataset = dataset_index(*format_, layer_index, rows_of(kind));
   const std::span<const float> row_scales = scales(layer_index, kind, chunk, scratch);
   const std::uint64_t offset = shard_->datasets[dataset].chunks.at(static_cast<std::size_t>(chunk)).offset;
@@ -98,6 +99,10 @@ void ShardReader::gather_chunk(std::size_t layer_index, RowKind kind, std::int64
     const auto piece = scratch.bytes(static_cast<std::size_t>(end - begin) * row_bytes);
     file_->read(offset + static_cast<std::uint64_t>(begin) * row_bytes, piece);
     crc = crc32c(piece, crc);
+    for (auto row = begin; row < std::min(end, static_cast<std::int64_t>(row_checksums.size())); ++row) {
+      const auto bytes = piece.subspan(static_cast<std::size_t>(row - begin) * row_bytes, row_bytes);
+      row_checksums[static_cast<std::size_t>(row)].store(crc32c(bytes), std::memory_order_relaxed);
+    }
     for (; next != wanted.end() && next->row - chunk * chunk_rows < end; ++next) {
       const std::int64_t row = next->row - chunk * chunk_rows;
       deliver(piece.subspan(static_cast<std::size_t>(row - begin) * row_bytes, row_bytes), row_scales, row, next->to);
@@ -108,7 +113,8 @@ void ShardReader::gather_chunk(std::size_t layer_index, RowKind kind, std::int64
 }
 
 void ShardReader::gather_rows(std::size_t layer_index, RowKind kind, std::int64_t chunk,
-                              std::span<const WantedRow> wanted, ReadScratch& scratch) const {
+                              std::span<const WantedRow> wanted, ReadScratch& scratch,
+                              std::span<const RowChecksum> row_checksums) const {
   const std::size_t dataset = dataset_index(*format_, layer_index, rows_of(kind));
   const std::span<const float> row_scales = scales(layer_index, kind, chunk, scratch);
   const std::uint64_t offset = shard_->datasets[dataset].chunks.at(static_cast<std::size_t>(chunk)).offset;
@@ -117,6 +123,9 @@ void ShardReader::gather_rows(std::size_t layer_index, RowKind kind, std::int64_
   for (const WantedRow& want : wanted) {
     const std::int64_t row = want.row - chunk * layout(dataset).chunk_rows;
     file_->read(offset + static_cast<std::uint64_t>(row) * row_bytes, bytes);
+    if (crc32c(bytes) != row_checksums[static_cast<std::size_t>(row)].load(std::memory_order_relaxed)) {
+      throw DataError("{}: damaged: its row {} is not the one of an earlier reading", chunk_name(dataset, chunk), row);
+    }
     deliver(bytes, row_scales, row, want.to);
   }
   stream_copies_done();

@@ -1,6 +1,7 @@
 // Reading one shard by the addresses in its listing: no HDF5, no locks, every chunk checked.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -21,6 +22,9 @@ struct WantedRow {
   std::int64_t row = 0;  ///< number within the shard
   std::byte* to = nullptr;
 };
+
+/// CRC32C of one stored row, taken while its chunk was checked; several threads may write the same value.
+using RowChecksum = std::atomic<std::uint32_t>;
 
 /// Aligned memory for one reading thread; it only ever grows.
 class ReadScratch {
@@ -60,12 +64,13 @@ class ShardReader {
   }
 
   /// Reads a whole chunk of rows in pieces that stay in the processor's cache, checks it, and delivers the wanted rows
-  /// of it (ascending) in delivered_dtype(). On an error some rows may have been written.
+  /// of it (ascending) in delivered_dtype(). On an error some rows may have been written. `row_checksums`, one per row
+  /// of the chunk or empty, are filled in for gather_rows().
   void gather_chunk(std::size_t layer_index, RowKind kind, std::int64_t chunk, std::span<const WantedRow> wanted,
-                    ReadScratch& scratch) const;
-  /// Delivers rows of one chunk that gather_chunk() found whole before, reading these rows only.
+                    ReadScratch& scratch, std::span<RowChecksum> row_checksums = {}) const;
+  /// Delivers rows of one chunk, reading these rows only and comparing them with what gather_chunk() found.
   void gather_rows(std::size_t layer_index, RowKind kind, std::int64_t chunk, std::span<const WantedRow> wanted,
-                   ReadScratch& scratch) const;
+                   ReadScratch& scratch, std::span<const RowChecksum> row_checksums) const;
 
   /// "dir/shard-000012.h5: layers/3/mlp_in chunk 7 (token rows 4096 to 4680)", as error messages begin.
   std::string chunk_name(std::size_t dataset, std::int64_t chunk) const;

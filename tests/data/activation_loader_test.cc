@@ -119,6 +119,26 @@ TEST_P(ActivationLoaderTest, DamagedChunkIsRethrownByNextEveryTime) {
   }
 }
 
+TEST_P(ActivationLoaderTest, DamageAfterAChunkWasCheckedIsSeenToo) {
+  const ActivationCacheReader cache(files_, folder_.path());
+  const CacheDataset& dataset =
+      cache.manifest().shards[1].datasets[dataset_index(cache.manifest().format, 1, LayerColumn::kInput)];
+  for (const DataOrder& order : {DataOrder::window(94, 10, 1), DataOrder::global(94, 1)}) {
+    ActivationLoader loader(cache, order, {{2}, {1, 0, 1, 0}, 2});  // batches of one row: chunks are read by rows
+    const auto epoch = [&] {
+      for (int i = 0; i < 94; ++i) loader.next();
+    };
+    epoch();
+    const auto file = files_.open(folder_ / shard_file_name(1), OpenMode::kReadWrite);
+    std::byte content{};
+    file->read(dataset.chunks[0].offset + 1, {&content, 1});
+    const std::byte junk = content ^ std::byte{0x10};
+    file->write(dataset.chunks[0].offset + 1, {&junk, 1});
+    EXPECT_ERROR((epoch(), epoch()), DataError, HasSubstr("shard-000001.h5: layers/2/mlp_in chunk 0"));
+    file->write(dataset.chunks[0].offset + 1, {&content, 1});
+  }
+}
+
 TEST_P(ActivationLoaderTest, EndsCleanlyAtAnyTime) {
   const ActivationCacheReader cache(files_, folder_.path());
   for (int batches = 0; batches < 30; ++batches) {
