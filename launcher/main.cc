@@ -9,10 +9,10 @@
 namespace {
 
 int run(int count, char** words) {
+  const tadapt::StopSignals signals;  // before MPI, whose start takes long enough for a signal to come
   tadapt::MpiSession session;
   try {
     tadapt::RealFileSystem files;
-    const tadapt::StopSignals signals;
     return tadapt::run_cli({words + 1, words + count}, tadapt::this_process(files, session, signals));
   } catch (const std::exception& error) {
     return session.fail(error);

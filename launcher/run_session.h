@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "data/observed_files.h"
 #include "kernels/core/context.h"
 #include "launcher/process.h"
 #include "runtime/comm/communicator.h"
@@ -23,6 +24,7 @@ class RunSession {
   std::unique_ptr<Communicator> world_;
   Context context_;
   Watchdog watchdog_;
+  ObservedFileSystem files_;  // a long phase that reads or writes is alive
   RunEnvironment environment_;
 };
 

@@ -9,8 +9,8 @@
 
 namespace tadapt {
 
-/// Starts MPI when a launcher (mpirun, srun) started this process, and is a single process otherwise. Made first and
-/// destroyed last in main. Destroyed normally it waits (bounded) for the other ranks and ends MPI; destroyed while an
+/// Starts MPI when a launcher (mpirun, srun) started this process, and is a single process otherwise. Made first
+/// in main, but for the signals, and destroyed last. Destroyed normally it waits (bounded) for the other ranks and ends MPI; destroyed while an
 /// exception passes it ends the whole job with exit code 70.
 class MpiSession {
  public:

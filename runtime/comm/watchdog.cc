@@ -38,6 +38,11 @@ void Watchdog::beat(std::string_view phase) {
   silent_seconds_ = 0;
 }
 
+void Watchdog::beat() {
+  const std::lock_guard lock(mutex_);
+  silent_seconds_ = 0;
+}
+
 void Watchdog::watch() {
   using Clock = std::chrono::steady_clock;
   const std::chrono::duration<double> tick(std::clamp(bound_seconds_ / 20, 0.001, 1.0));

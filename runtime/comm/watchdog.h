@@ -25,6 +25,8 @@ class Watchdog {
 
   /// The process is alive and now does `phase` ("step 12", "writing checkpoint 500"). Cheap; call it anywhere.
   void beat(std::string_view phase);
+  /// The process is alive and still does what it did.
+  void beat();
 
  private:
   void watch();

@@ -1,5 +1,6 @@
 """Runs that are killed, signalled or find a damaged checkpoint end exactly as the undisturbed run."""
 import os
+import pathlib
 import random
 import re
 import signal
@@ -68,6 +69,24 @@ class KillAndResumeTest(SystemTest):
                 self.assertRegex(output, r"tadapt: exit=75 reason=signal step=\d+ checkpoint=\S+")
                 self.assertEqual(run(self.words(name), 4).returncode, 0)
                 self.assert_same_run("undisturbed", name, STEPS)
+
+    def test_a_signal_while_mpi_starts_is_not_lost(self):
+        def catches_sigterm(pid):
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            return int(re.search(r"SigCgt:\s*(\w+)", status).group(1), 16) >> (signal.SIGTERM - 1) & 1
+
+        process = start(self.words("early"), 2)
+        signalled = set()
+        while len(signalled) < 2:
+            self.assertIsNone(process.poll(), "ended before it was signalled")
+            for pid in set(rank_pids(process)) - signalled:
+                if catches_sigterm(pid):
+                    os.kill(pid, signal.SIGTERM)
+                    signalled.add(pid)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertEqual(run(self.words("early"), 2).returncode, 0)
+        self.assert_same_run("undisturbed", "early", STEPS)
 
     def test_a_flipped_bit_is_named_and_the_previous_checkpoint_used(self):
         process = start(self.words("flipped"))
