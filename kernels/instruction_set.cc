@@ -52,7 +52,7 @@ InstructionSet of_processor() {
   if (!__builtin_cpu_supports("avx512bf16")) return InstructionSet::kAvx512CoreVnni;
   if (!__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-int8") ||
       !__builtin_cpu_supports("amx-bf16") || !describes_tiles())
-    return InstructionSet::kAvx512CoreBf16;
+    return __builtin_cpu_is("intel") ? InstructionSet::kAvx512CoreVnni : InstructionSet::kAvx512CoreBf16;
   return InstructionSet::kAvx512CoreAmx;
 }
 #else

@@ -13,8 +13,8 @@ struct Row {
   double share;
 };
 constexpr std::array kRows = {
-    Row{Device::kCpu, DType::kBFloat16, 0.05},
-    Row{Device::kCpu, DType::kFloat32, 0.09},
+    Row{Device::kCpu, DType::kBFloat16, 0.12},
+    Row{Device::kCpu, DType::kFloat32, 0.11},
 };
 
 }  // namespace
