@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 
 #include "kernels/instruction_set.h"
 #include "kernels/matmul.h"
@@ -101,6 +102,37 @@ TrainingOutcome outcome_so_far(const RunOptions& options, const RunEnvironment& 
   return outcome;
 }
 
+/// What a run stands on before anything is trained.
+struct Ground {
+  std::unique_ptr<ActivationCacheReader> cache;
+  RunShape shape;
+  std::vector<LocalLoss> losses;  ///< by layer, as shape.layers
+  std::unique_ptr<ProcessGrid> grid;
+};
+
+/// Captures the cache when there is none, and says what the run will be. Nothing when a stop was asked for meanwhile.
+std::optional<Ground> prepare_ground(const RunOptions& options, const RunEnvironment& environment) {
+  CaptureIdentity wanted;
+  Ground ground;
+  agree(environment.world, [&] {
+    wanted = cache_identity(options, environment.files);
+    const RunShape layers{.layers = wanted.format.layers, .width = wanted.format.width};
+    ground.grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
+  });
+  // What is wrong with the run is said before anything is captured for it.
+  const auto approve = [&](const CapturePlan& plan) { run_shape(options, plan.format, plan.rows_per_shard); };
+  if (prepare_cache(options, environment, wanted, approve) == CaptureOutcome::kStopped) return std::nullopt;
+
+  agree(environment.world, [&] {
+    ground.cache = std::make_unique<ActivationCacheReader>(environment.files, wanted.directory);
+    ground.shape = run_shape(options, wanted.format, rows_per_shard(ground.cache->manifest()));
+    ground.losses = losses_of(options, *ground.cache, ground.shape.layers);
+  });
+  if (const std::string warning = held_out_warning(options, ground.shape); !warning.empty()) environment.print(warning);
+  environment.print(describe(options, ground.shape, *ground.grid));
+  return ground;
+}
+
 }  // namespace
 
 TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& environment) {
@@ -115,27 +147,9 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
     environment.print(fmt::format("already finished: {} steps", before.step));
     return before;
   }
-  CaptureIdentity wanted;
-  std::unique_ptr<ProcessGrid> grid;
-  agree(environment.world, [&] {
-    wanted = cache_identity(options, environment.files);
-    const RunShape layers{.layers = wanted.format.layers, .width = wanted.format.width};
-    grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
-  });
-  // What is wrong with the run is said before anything is captured for it.
-  const auto approve = [&](const CapturePlan& plan) { run_shape(options, plan.format, plan.rows_per_shard); };
-  if (prepare_cache(options, environment, wanted, approve) == CaptureOutcome::kStopped) return before;
-
-  std::unique_ptr<ActivationCacheReader> cache;
-  RunShape shape;
-  std::vector<LocalLoss> losses;
-  agree(environment.world, [&] {
-    cache = std::make_unique<ActivationCacheReader>(environment.files, wanted.directory);
-    shape = run_shape(options, wanted.format, rows_per_shard(cache->manifest()));
-    losses = losses_of(options, *cache, shape.layers);
-  });
-  if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
-  environment.print(describe(options, shape, *grid));
+  const std::optional<Ground> ground = prepare_ground(options, environment);
+  if (!ground) return before;
+  const auto& [cache, shape, losses, grid] = *ground;
 
   const int rank = environment.world.rank();
   const auto group = environment.world.split(grid->block_of(rank), rank, "data-parallel groups");

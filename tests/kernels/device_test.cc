@@ -64,7 +64,7 @@ struct OpCase {
   std::function<void(Context&, Mirror&, const Operands&)> run;
   double tolerance = 0.0;  ///< of each number, relative to the largest of its buffer; 0: the same bits
 };
-void PrintTo(const OpCase& one, std::ostream* out) { *out << one.name; }
+std::ostream& operator<<(std::ostream& out, const OpCase& one) { return out << one.name; }
 
 Buffer ints(std::vector<std::int32_t> values) {
   Buffer buffer(Device::kCpu, DType::kInt32, {static_cast<std::int64_t>(values.size())});
