@@ -9,7 +9,7 @@ namespace tadapt::cuda {
 namespace {
 
 void check(cublasStatus_t status, const char* call) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError("{}: {}", call, cublasGetStatusString(status));
+  if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError("{}: {}", call, cublasLtGetStatusString(status));
 }
 
 /// cuBLASLt as one context uses it.

@@ -46,7 +46,7 @@ Matrix read(const void* numbers, const device_on_host_layout& layout, cublasOper
 
 }  // namespace
 
-const char* cublasGetStatusString(cublasStatus_t status) {
+const char* cublasLtGetStatusString(cublasStatus_t status) {
   return status == CUBLAS_STATUS_SUCCESS ? "success" : "invalid value";
 }
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
