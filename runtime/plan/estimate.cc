@@ -32,7 +32,9 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   estimate.master = kFloatBytes * parameters;
   estimate.moments = 2 * kFloatBytes * parameters;
   estimate.gradients = kFloatBytes * parameters;
-  estimate.working_copy = compute_bytes * request.layers_in_block * 3 * request.width * request.features;
+  // Packed W_enc, W_dec and W_dec transposed; the sparse route reads rows of W_dec, of the masters where they are fp32.
+  const std::int64_t copies = request.compute == DType::kFloat32 ? 3 : 4;
+  estimate.working_copy = compute_bytes * request.layers_in_block * copies * request.width * request.features;
   estimate.leaf_buffers = leaf_joiner_bytes(layer_parameters, request.leaves / request.data_parallel);
   estimate.batch = kFloatBytes * leaf_tokens * (2 * request.features + request.width);
   estimate.loader = request.loader_bytes;

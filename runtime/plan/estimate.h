@@ -29,7 +29,7 @@ struct MemoryEstimate {
   std::int64_t master = 0;          ///< 4np
   std::int64_t moments = 0;         ///< 8np
   std::int64_t gradients = 0;       ///< 4np
-  std::int64_t working_copy = 0;    ///< n packed W_enc, W_dec and W_dec transposed, in `compute`
+  std::int64_t working_copy = 0;    ///< of W_enc and W_dec, packed and by rows, in `compute`
   std::int64_t leaf_buffers = 0;    ///< one layer's gradients of leaves on their way through the tree
   std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
   std::int64_t loader = 0;          ///< batches in use and read ahead

@@ -31,7 +31,7 @@ TEST(Estimate, MemoryOfTheSevenBillionShape) {
   EXPECT_EQ(all.master, 6'577'987'584);
   EXPECT_EQ(all.moments, 13'155'975'168);
   EXPECT_EQ(all.gradients, 6'577'987'584);
-  EXPECT_EQ(all.working_copy, 4'932'501'504);  // 28 · 3 · 3584 · 8192 · 2
+  EXPECT_EQ(all.working_copy, 6'576'668'672);  // 28 · 4 · 3584 · 8192 · 2
   EXPECT_EQ(all.leaf_buffers, 704'784'384);    // 3 levels of 58,732,032 floats
   EXPECT_EQ(all.batch, 163'577'856);           // 2048 · (2 · 8192 + 3584) · 4
   EXPECT_EQ(all.total(),
