@@ -5,15 +5,10 @@
 
 #include "kernels/core/random.h"
 #include "kernels/pointwise.h"
+#include "runtime/adapter/grown.h"
 
 namespace tadapt {
 namespace {
-
-/// [rows, columns] of `memory`, grown when it is too small.
-Tensor grown(Buffer& memory, DType dtype, std::int64_t rows, std::int64_t columns) {
-  if (memory.tensor().elements() < rows * columns) memory = Buffer(memory.device(), dtype, {rows * columns});
-  return memory.tensor().rows(0, rows * columns).reshaped({rows, columns});
-}
 
 /// x in `dtype`: itself, or rounded into `memory`.
 Tensor in_dtype(Context& context, const Tensor& x, DType dtype, Buffer& memory) {

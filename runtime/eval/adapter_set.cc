@@ -1,17 +1,9 @@
 #include "runtime/eval/adapter_set.h"
 
 #include "kernels/pointwise.h"
+#include "runtime/adapter/grown.h"
 
 namespace tadapt {
-namespace {
-
-/// [rows, width] over `memory`, which is made larger when it must.
-Tensor matrix(Buffer& memory, std::int64_t rows, std::int64_t width) {
-  if (memory.tensor().elements() < rows * width) memory = Buffer(Device::kCpu, DType::kFloat32, {rows * width});
-  return memory.tensor().rows(0, rows * width).reshaped({rows, width});
-}
-
-}  // namespace
 
 AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
@@ -29,8 +21,8 @@ std::vector<int> AdapterSet::layers() const {
 
 Tensor AdapterSet::output(Context& context, int layer, const Tensor& mlp_in) {
   const Adapter& adapter = *adapters_.at(layer);
-  last_activations_ = matrix(activations_, mlp_in.size(0), adapter.shape().features);
-  const Tensor output = matrix(output_, mlp_in.size(0), adapter.shape().model_width);
+  last_activations_ = grown(activations_, DType::kFloat32, mlp_in.size(0), adapter.shape().features);
+  const Tensor output = grown(output_, DType::kFloat32, mlp_in.size(0), adapter.shape().model_width);
   adapter.forward(context, mlp_in, last_activations_, output);
   return output;
 }

@@ -1,0 +1,15 @@
+// Scratch that grows to the largest matrix asked of it.
+#pragma once
+
+#include "kernels/core/context.h"
+
+namespace tadapt {
+
+/// The first rows·columns numbers of `memory` as [rows, columns] of `dtype`; memory too small is replaced, on the same
+/// device, and what it held is lost. One buffer is always asked for one dtype.
+inline Tensor grown(Buffer& memory, DType dtype, std::int64_t rows, std::int64_t columns) {
+  if (memory.tensor().elements() < rows * columns) memory = Buffer(memory.device(), dtype, {rows * columns});
+  return memory.tensor().rows(0, rows * columns).reshaped({rows, columns});
+}
+
+}  // namespace tadapt
