@@ -1,7 +1,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
-#include "kernels/core/elementwise.h"
+#include "kernels/core/elementwise.cuh"
 #include "kernels/core/exponential.h"
 #include "kernels/core/memory.h"
 

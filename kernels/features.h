@@ -16,6 +16,8 @@ struct FeatureGradient {
 };
 
 TADAPT_BACKENDS(void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms);
+                void weighted_activations(Context& context, const Tensor& activation_sums, const Tensor& norms,
+                                          const Tensor& total);
                 void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms,
                                       float coefficient, const Tensor& gradient);
                 void sparsity_decoder_gradient(Context& context, const Tensor& activation_sums, const Tensor& decoder,
@@ -32,6 +34,18 @@ inline void decoder_norms(Context& context, const Tensor& decoder, const Tensor&
   require_tensor(context, "decoder_norms: decoder", decoder, {DType::kFloat32}, {kAnySize, kAnySize});
   require_tensor(context, "decoder_norms: norms", norms, {DType::kFloat32}, {decoder.size(0)});
   TADAPT_DISPATCH(context, decoder_norms, context, decoder, norms);
+}
+
+/// total = Σ_i activation_sums_i · norms_i = Σ_ti a_ti ‖W_dec,i‖₂
+///   activation_sums, norms  [F] float32, read only
+///   total                   [1] float64, overwritten
+/// Products and sum in double in a fixed order: on the CPU first to last, on a GPU by its threads' strides.
+inline void weighted_activations(Context& context, const Tensor& activation_sums, const Tensor& norms,
+                                 const Tensor& total) {
+  require_tensor(context, "weighted_activations: activation_sums", activation_sums, {DType::kFloat32}, {kAnySize});
+  require_tensor(context, "weighted_activations: norms", norms, {DType::kFloat32}, {activation_sums.size(0)});
+  require_tensor(context, "weighted_activations: total", total, {DType::kFloat64}, {1});
+  TADAPT_DISPATCH(context, weighted_activations, context, activation_sums, norms, total);
 }
 
 /// gradient_ti = a_ti > 0 ? gradient_ti + coefficient · norms_i : 0

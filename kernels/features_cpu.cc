@@ -59,6 +59,13 @@ void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms)
   });
 }
 
+void weighted_activations(Context&, const Tensor& activation_sums, const Tensor& norms, const Tensor& total) {
+  const std::span<const float> sum = activation_sums.span<float>(), norm = norms.span<float>();
+  double weighted = 0.0;
+  for (std::size_t i = 0; i < sum.size(); ++i) weighted += static_cast<double>(sum[i]) * static_cast<double>(norm[i]);
+  total.span<double>()[0] = weighted;
+}
+
 void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms, float coefficient,
                       const Tensor& gradient) {
   const std::int64_t n = activations.size(1);

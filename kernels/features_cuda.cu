@@ -1,4 +1,4 @@
-#include "kernels/core/elementwise.h"
+#include "kernels/core/elementwise.cuh"
 #include "kernels/features.h"
 
 namespace tadapt::cuda {
@@ -16,6 +16,16 @@ __global__ void __launch_bounds__(kThreads) norm_of_row(const float* decoder, st
   for (std::int64_t d = threadIdx.x; d < width; d += kThreads) squares += static_cast<double>(row[d]) * row[d];
   squares = block_sum(squares, room);
   if (threadIdx.x == 0) norms[blockIdx.x] = static_cast<float>(sqrt(squares));
+}
+
+/// One block: there are few features, and one place for their sum.
+__global__ void __launch_bounds__(kThreads)
+    weigh(const float* sums, const float* norms, std::int64_t n, double* total) {
+  __shared__ double room[kThreads / kWarp];
+  double weighted = 0;
+  for (std::int64_t i = threadIdx.x; i < n; i += kThreads) weighted += static_cast<double>(sums[i]) * norms[i];
+  weighted = block_sum(weighted, room);
+  if (threadIdx.x == 0) *total = weighted;
 }
 
 /// A block a token.
@@ -95,6 +105,11 @@ __global__ void __launch_bounds__(kThreads)
 void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms) {
   launch(context, "decoder_norms", {decoder.size(0), kThreads}, norm_of_row, numbers<const float>(decoder),
          decoder.size(1), numbers<float>(norms));
+}
+
+void weighted_activations(Context& context, const Tensor& activation_sums, const Tensor& norms, const Tensor& total) {
+  launch(context, "weighted_activations", {1, kThreads}, weigh, numbers<const float>(activation_sums),
+         numbers<const float>(norms), norms.size(0), numbers<double>(total));
 }
 
 void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms, float coefficient,

@@ -17,6 +17,7 @@ struct TokenKlOutput {
 TADAPT_BACKENDS(void squared_error(Context& context, const Tensor& prediction, const Tensor& target,
                                    float gradient_scale, const Tensor& gradient, const Tensor& row_errors);
                 void row_square_norms(Context& context, const Tensor& x, const Tensor& norms);
+                void row_total(Context& context, const Tensor& rows, const Tensor& total);
                 void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits,
                               const TokenKlOutput& out);)
 
@@ -47,6 +48,16 @@ inline void row_square_norms(Context& context, const Tensor& x, const Tensor& no
   require_tensor(context, "row_square_norms: x", x, {DType::kFloat32, DType::kBFloat16}, {kAnySize, kAnySize});
   require_tensor(context, "row_square_norms: norms", norms, {DType::kFloat64}, {x.size(0)});
   TADAPT_DISPATCH(context, row_square_norms, context, x, norms);
+}
+
+/// total = Σ_t rows_t
+///   rows   [T] float64, read only
+///   total  [1] float64, overwritten (zero when T = 0)
+/// In a fixed order: on the CPU first to last, on a GPU by its threads' strides.
+inline void row_total(Context& context, const Tensor& rows, const Tensor& total) {
+  require_tensor(context, "row_total: rows", rows, {DType::kFloat64}, {kAnySize});
+  require_tensor(context, "row_total: total", total, {DType::kFloat64}, {1});
+  TADAPT_DISPATCH(context, row_total, context, rows, total);
 }
 
 /// With p = softmax(target_logits_t), q = softmax(logits_t): kl_t = Σ_v p_v (log p_v − log q_v), argmax and p's

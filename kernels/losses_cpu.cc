@@ -112,6 +112,12 @@ void row_square_norms(Context& context, const Tensor& x, const Tensor& norms) {
   run(x.span<bfloat16>().data());
 }
 
+void row_total(Context&, const Tensor& rows, const Tensor& total) {
+  double sum = 0.0;
+  for (const double value : rows.span<double>()) sum += value;
+  total.span<double>()[0] = sum;
+}
+
 void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out) {
   const std::int64_t n = logits.size(1);
   const float* targets = target_logits.span<float>().data();

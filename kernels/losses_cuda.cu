@@ -1,4 +1,4 @@
-#include "kernels/core/elementwise.h"
+#include "kernels/core/elementwise.cuh"
 #include "kernels/core/exponential.h"
 #include "kernels/losses.h"
 
@@ -34,6 +34,15 @@ __global__ void __launch_bounds__(kThreads) row_squares(const T* x, std::int64_t
   }
   sum = block_sum(sum, room);
   if (threadIdx.x == 0) norms[blockIdx.x] = sum;
+}
+
+/// One block: there are few rows, and one place for their sum.
+__global__ void __launch_bounds__(kThreads) add_rows(const double* rows, std::int64_t n, double* total) {
+  __shared__ double room[kWarps];
+  double sum = 0;
+  for (std::int64_t i = threadIdx.x; i < n; i += kThreads) sum += rows[i];
+  sum = block_sum(sum, room);
+  if (threadIdx.x == 0) *total = sum;
 }
 
 /// The largest logit and its lowest index.
@@ -117,6 +126,11 @@ void row_square_norms(Context& context, const Tensor& x, const Tensor& norms) {
   else
     launch(context, "row_square_norms", grid, row_squares<bfloat16>, numbers<const bfloat16>(x), x.size(1),
            numbers<double>(norms));
+}
+
+void row_total(Context& context, const Tensor& rows, const Tensor& total) {
+  launch(context, "row_total", {1, kThreads}, add_rows, numbers<const double>(rows), rows.size(0),
+         numbers<double>(total));
 }
 
 void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out) {

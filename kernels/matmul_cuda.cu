@@ -1,6 +1,6 @@
 #include <cublasLt.h>
 
-#include "kernels/core/elementwise.h"
+#include "kernels/core/elementwise.cuh"
 #include "kernels/core/memory.h"
 #include "kernels/matmul.h"
 #include "kernels/pointwise.h"

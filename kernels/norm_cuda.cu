@@ -1,4 +1,4 @@
-#include "kernels/core/elementwise.h"
+#include "kernels/core/elementwise.cuh"
 #include "kernels/norm.h"
 
 namespace tadapt::cuda {

@@ -57,6 +57,7 @@ struct AdamWElement {
 };
 
 TADAPT_BACKENDS(void block_square_sums(Context& context, const Tensor& x, const Tensor& sums);
+                void add_with_square_sums(Context& context, const Tensor& x, const Tensor& y, const Tensor& sums);
                 void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep& step);
                 std::int64_t first_non_finite(Context& context, const Tensor& x);)
 
@@ -68,6 +69,17 @@ inline void block_square_sums(Context& context, const Tensor& x, const Tensor& s
   require_tensor(context, "block_square_sums: x", x, {DType::kFloat32}, {kAnySize});
   require_tensor(context, "block_square_sums: sums", sums, {DType::kFloat64}, {sum_blocks(x.size(0))});
   TADAPT_DISPATCH(context, block_square_sums, context, x, sums);
+}
+
+/// y = y + x, and sums_b = Σ y_i² over block b of the result, in one pass: the bits of add_to and block_square_sums.
+///   x     [n] float32, read only
+///   y     [n] float32, accumulated into
+///   sums  [sum_blocks(n)] float64, overwritten
+inline void add_with_square_sums(Context& context, const Tensor& x, const Tensor& y, const Tensor& sums) {
+  require_tensor(context, "add_with_square_sums: x", x, {DType::kFloat32}, {kAnySize});
+  require_tensor(context, "add_with_square_sums: y", y, {DType::kFloat32}, {x.size(0)});
+  require_tensor(context, "add_with_square_sums: sums", sums, {DType::kFloat64}, {sum_blocks(x.size(0))});
+  TADAPT_DISPATCH(context, add_with_square_sums, context, x, y, sums);
 }
 
 /// One step of AdamW with decoupled weight decay and bias correction, as PyTorch defines it: with g = scale·gradient,

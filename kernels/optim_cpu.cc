@@ -10,6 +10,10 @@ static_assert(kElementsPerBlock % kSumBlock == 0);
 TADAPT_VECTORISED double square_sum(const float* x, std::int64_t n) {
   return ordered_sum(n, [&](std::int64_t i) { return static_cast<double>(x[i]) * x[i]; });
 }
+TADAPT_VECTORISED double add_and_square(const float* x, float* y, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
+  return ordered_sum(n, [&](std::int64_t i) { return static_cast<double>(y[i]) * y[i]; });
+}
 TADAPT_VECTORISED void update(float* master, float* first, float* second, const float* gradient,
                               const AdamWElement& element, std::int64_t n) {
 #pragma omp simd
@@ -31,6 +35,16 @@ void block_square_sums(Context& context, const Tensor& x, const Tensor& sums) {
     for (std::int64_t at = begin; at < end; at += kSumBlock) {
       out[static_cast<std::size_t>(at / kSumBlock)] = square_sum(numbers.data() + at, std::min(kSumBlock, end - at));
     }
+  });
+}
+
+void add_with_square_sums(Context& context, const Tensor& x, const Tensor& y, const Tensor& sums) {
+  const float* from = x.span<float>().data();
+  float* to = y.span<float>().data();
+  double* out = sums.span<double>().data();
+  parallel_blocks(context, x.size(0), kElementsPerBlock, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t at = begin; at < end; at += kSumBlock)
+      out[at / kSumBlock] = add_and_square(from + at, to + at, std::min(kSumBlock, end - at));
   });
 }
 

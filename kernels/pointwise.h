@@ -14,6 +14,7 @@ struct SwiGlu {
 
 TADAPT_BACKENDS(void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out);
                 void add_to(Context& context, const Tensor& x, const Tensor& y);
+                void subtract_from(Context& context, const Tensor& x, const Tensor& y);
                 void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out);
                 void convert(Context& context, const Tensor& from, const Tensor& to);)
 
@@ -36,6 +37,14 @@ inline void add_to(Context& context, const Tensor& x, const Tensor& y) {
                 "add_to: expected two float32 tensors of one shape, found {} {} and {} {}", name(x.dtype()), x.shape(),
                 name(y.dtype()), y.shape());
   TADAPT_DISPATCH(context, add_to, context, x, y);
+}
+
+/// y = y − x, as add_to
+inline void subtract_from(Context& context, const Tensor& x, const Tensor& y) {
+  require_shape(x.shape() == y.shape() && x.dtype() == DType::kFloat32 && y.dtype() == DType::kFloat32,
+                "subtract_from: expected two float32 tensors of one shape, found {} {} and {} {}", name(x.dtype()),
+                x.shape(), name(y.dtype()), y.shape());
+  TADAPT_DISPATCH(context, subtract_from, context, x, y);
 }
 
 /// out_t = table_{ids_t}

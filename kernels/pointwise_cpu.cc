@@ -11,6 +11,9 @@ TADAPT_VECTORISED void gate_each(const float* gate, const float* up, float* out,
 TADAPT_VECTORISED void add_each(const float* x, float* y, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
 }
+TADAPT_VECTORISED void subtract_each(const float* x, float* y, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] -= x[i];
+}
 }  // namespace
 
 void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out) {
@@ -27,6 +30,14 @@ void add_to(Context& context, const Tensor& x, const Tensor& y) {
   float* to = y.span<float>().data();
   parallel_blocks(context, x.elements(), kElementsPerBlock,
                   [&](std::int64_t begin, std::int64_t end, int) { add_each(from + begin, to + begin, end - begin); });
+}
+
+void subtract_from(Context& context, const Tensor& x, const Tensor& y) {
+  const float* from = x.span<float>().data();
+  float* to = y.span<float>().data();
+  parallel_blocks(context, x.elements(), kElementsPerBlock, [&](std::int64_t begin, std::int64_t end, int) {
+    subtract_each(from + begin, to + begin, end - begin);
+  });
 }
 
 void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out) {

@@ -1,6 +1,6 @@
 #include <climits>
 
-#include "kernels/core/elementwise.h"
+#include "kernels/core/elementwise.cuh"
 #include "kernels/core/float16.h"
 #include "kernels/core/memory.h"
 #include "kernels/pointwise.h"
@@ -17,6 +17,18 @@ struct Gate {
     const Pack<float, kWidth> u = load_pack<kWidth>(up, i);
     for (int k = 0; k < kWidth; ++k) g.values[k] = SwiGlu{}(g.values[k], u.values[k]);
     store_pack(out, i, g);
+  }
+};
+
+struct Subtract {
+  const float* x;
+  float* y;
+  template <int kWidth>
+  __device__ void run(std::int64_t i) const {
+    Pack<float, kWidth> difference = load_pack<kWidth>(y, i);
+    const Pack<float, kWidth> less = load_pack<kWidth>(x, i);
+    for (int k = 0; k < kWidth; ++k) difference.values[k] -= less.values[k];
+    store_pack(y, i, difference);
   }
 };
 
@@ -82,6 +94,11 @@ void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor
 void add_to(Context& context, const Tensor& x, const Tensor& y) {
   const Add body{numbers<const float>(x), numbers<float>(y)};
   elementwise<4>(context, "add_to", x.elements(), aligned_to_16(body.x, body.y), body);
+}
+
+void subtract_from(Context& context, const Tensor& x, const Tensor& y) {
+  const Subtract body{numbers<const float>(x), numbers<float>(y)};
+  elementwise<4>(context, "subtract_from", x.elements(), aligned_to_16(body.x, body.y), body);
 }
 
 void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out) {

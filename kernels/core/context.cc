@@ -10,15 +10,25 @@ namespace tadapt {
 
 Buffer::Buffer(Device device, std::size_t bytes) : Buffer(device, DType::kInt8, {static_cast<std::int64_t>(bytes)}) {}
 
-Buffer::Buffer(Device device, DType dtype, Shape shape)
+Buffer::Buffer(Device device, DType dtype, Shape shape) : Buffer(device, Kind::kDevice, dtype, shape) {}
+
+Buffer Buffer::pinned(Device device, DType dtype, Shape shape) { return Buffer(device, Kind::kPinned, dtype, shape); }
+
+Buffer::Buffer(Device device, Kind kind, DType dtype, Shape shape)
     : bytes_(static_cast<std::size_t>(shape.elements()) * bytes_per_element(dtype)),
-      device_(device),
+      device_(kind == Kind::kPinned ? Device::kCpu : device),
       dtype_(dtype),
       shape_(shape) {
-  memory_ = std::unique_ptr<void, Release>(allocate(device, bytes_), Release{device});
+  void* memory = kind == Kind::kPinned ? allocate_pinned(device, bytes_) : allocate(device, bytes_);
+  memory_ = std::unique_ptr<void, Release>(memory, Release{device, kind});
 }
 
-void Buffer::Release::operator()(void* memory) const { release(device, memory); }
+void Buffer::Release::operator()(void* memory) const {
+  if (kind == Kind::kPinned)
+    release_pinned(device, memory);
+  else
+    release(device, memory);
+}
 
 Context::Context(Device device, int threads)
     : device_(device), threads_(std::max(1, threads)), scratch_(static_cast<std::size_t>(threads_)) {}

@@ -19,6 +19,8 @@ class Buffer {
   Buffer(Device device, std::size_t bytes);
   /// Memory for a tensor of this type and shape.
   Buffer(Device device, DType dtype, Shape shape);
+  /// Host memory which work on `device` may copy from and to while the host goes on; on the CPU any host memory.
+  static Buffer pinned(Device device, DType dtype, Shape shape);
 
   void* data() const { return memory_.get(); }
   std::size_t bytes() const { return bytes_; }
@@ -31,11 +33,15 @@ class Buffer {
   }
 
  private:
+  enum class Kind : std::uint8_t { kDevice, kPinned };
   struct Release {
     Device device;
+    Kind kind;
     void operator()(void* memory) const;
   };
-  std::unique_ptr<void, Release> memory_{nullptr, Release{Device::kCpu}};
+  Buffer(Device device, Kind kind, DType dtype, Shape shape);
+
+  std::unique_ptr<void, Release> memory_{nullptr, Release{Device::kCpu, Kind::kDevice}};
   std::size_t bytes_ = 0;
   Device device_ = Device::kCpu;
   DType dtype_ = DType::kInt8;
@@ -50,6 +56,9 @@ class Context {
   /// GPU number `index` of those this process sees, made the current one; all work runs on one stream. DeviceError when
   /// there is none, or this build has no CUDA backend.
   static Context cuda(int index);
+
+  /// Another line of work on the same device, whose work runs beside this one's.
+  Context beside() const { return Context(device_, threads_); }
 
   Device device() const { return device_; }
   int threads() const { return threads_; }

@@ -1,23 +1,41 @@
 // Memory of the devices: taking, releasing and moving it.
 #pragma once
 
+#include <vector>
+
 #include "kernels/core/dispatch.h"
 
 namespace tadapt {
 
-TADAPT_BACKENDS(void select_device(int index); int device_count(); void* allocate(std::size_t bytes);
-                void release(void* memory); void copy(Context& context, const Tensor& from, const Tensor& to);
+/// A device's memory, in bytes, whoever uses it.
+struct DeviceMemory {
+  std::size_t free = 0;
+  std::size_t total = 0;
+};
+
+TADAPT_BACKENDS(void select_device(int index); int device_count(); std::string device_identity();
+                DeviceMemory device_memory(); void* allocate(std::size_t bytes); void release(void* memory);
+                void* allocate_pinned(std::size_t bytes); void release_pinned(void* memory);
+                void copy(Context& context, const Tensor& from, const Tensor& to);
                 void clear(Context& context, const Tensor& tensor); void synchronize(Context& context);)
 
-/// Makes device `index` the one that this process works on.
+/// Makes device `index` the one that this process works on. Throws DeviceError naming what was found when there is no
+/// such device, its driver is missing or too old, or it is too old for this build's kernels.
 inline void select_device(Device device, int index) { TADAPT_DISPATCH_ON(device, select_device, index); }
-/// How many there are.
+/// How many there are. DeviceError when their driver is missing or too old.
 inline int device_count(Device device) { TADAPT_DISPATCH_ON(device, device_count, ); }
+/// The one selected: its model, and what tells it from every other one of this host.
+inline std::string device_identity(Device device) { TADAPT_DISPATCH_ON(device, device_identity, ); }
+/// Of the one selected.
+inline DeviceMemory device_memory(Device device) { TADAPT_DISPATCH_ON(device, device_memory, ); }
 
 /// Zeroed memory aligned to 64 bytes at least. Throws DeviceError naming the bytes asked for and those free.
 inline void* allocate(Device device, std::size_t bytes) { TADAPT_DISPATCH_ON(device, allocate, bytes); }
 /// Gives it back.
 inline void release(Device device, void* memory) { TADAPT_DISPATCH_ON(device, release, memory); }
+/// The same of host memory which the device copies from and to by itself.
+inline void* allocate_pinned(Device device, std::size_t bytes) { TADAPT_DISPATCH_ON(device, allocate_pinned, bytes); }
+inline void release_pinned(Device device, void* memory) { TADAPT_DISPATCH_ON(device, release_pinned, memory); }
 
 /// to = from, bit for bit, between any of the host and the context's device, in the order of the context's work.
 ///   from, to  of one dtype and shape, not overlapping
@@ -33,5 +51,31 @@ inline void clear(Context& context, const Tensor& tensor) { TADAPT_DISPATCH(cont
 
 /// Returns when everything asked of the context so far is done; throws DeviceError when any of it failed.
 inline void synchronize(Context& context) { TADAPT_DISPATCH(context, synchronize, context); }
+
+/// The numbers of `tensor`, wherever it lies, once everything asked of the context so far is done.
+template <class T>
+std::vector<T> on_host(Context& context, const Tensor& tensor) {
+  std::vector<T> numbers(static_cast<std::size_t>(tensor.elements()));
+  copy(context, tensor, Tensor(numbers.data(), DTypeOf<T>::value, tensor.shape()));
+  synchronize(context);
+  return numbers;
+}
+
+/// The same numbers where the context computes: the tensor itself if it lies there, else a copy of it.
+class DeviceView {
+ public:
+  DeviceView(Context& context, const Tensor& tensor) : tensor_(tensor) {
+    if (tensor.empty() || tensor.device() == context.device()) return;
+    copy_ = Buffer(context.device(), tensor.dtype(), tensor.shape());
+    tensor_ = copy_.tensor();
+    copy(context, tensor, tensor_);
+    synchronize(context);
+  }
+  const Tensor& tensor() const { return tensor_; }
+
+ private:
+  Buffer copy_;
+  Tensor tensor_;
+};
 
 }  // namespace tadapt

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/core/host_memory.h"
 #include "kernels/core/memory.h"
 
 namespace tadapt::cpu {
@@ -11,6 +12,8 @@ constexpr std::size_t kAlignment = 64;
 
 void select_device(int) {}
 int device_count() { return 1; }
+std::string device_identity() { return name(Device::kCpu); }
+DeviceMemory device_memory() { return {.free = host_memory_bytes(), .total = host_memory_bytes()}; }
 
 void* allocate(std::size_t bytes) {
   // One alignment unit at least, so that an empty tensor still has a valid address.
@@ -22,6 +25,8 @@ void* allocate(std::size_t bytes) {
 }
 
 void release(void* memory) { std::free(memory); }
+void* allocate_pinned(std::size_t bytes) { return cpu::allocate(bytes); }
+void release_pinned(void* memory) { cpu::release(memory); }
 
 void copy(Context&, const Tensor& from, const Tensor& to) {
   if (from.bytes() > 0) std::memcpy(to.data(), from.data(), from.bytes());

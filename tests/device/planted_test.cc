@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kernels/core/cuda.h"
+#include "kernels/core/cuda.cuh"
 #include "kernels/core/memory.h"
 
 namespace tadapt {

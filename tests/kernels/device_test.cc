@@ -4,6 +4,7 @@
 #include <map>
 
 #include "kernels/attention.h"
+#include "kernels/core/event.h"
 #include "kernels/core/memory.h"
 #include "kernels/losses.h"
 #include "kernels/matmul.h"
@@ -98,6 +99,8 @@ void add_elementwise(std::vector<OpCase>& cases, std::int64_t t, std::int64_t n)
                    [](Context& c, Mirror& at, const Operands& o) { swiglu(c, at(o[0]), at(o[1]), at(o[2])); }});
   cases.push_back({"add_to" + shape_name(t, n), three,
                    [](Context& c, Mirror& at, const Operands& o) { add_to(c, at(o[0]), at(o[1])); }});
+  cases.push_back({"subtract_from" + shape_name(t, n), three,
+                   [](Context& c, Mirror& at, const Operands& o) { subtract_from(c, at(o[0]), at(o[1])); }});
   for (const DType from : {DType::kFloat32, DType::kBFloat16, DType::kFloat16})
     for (const DType to : {DType::kFloat32, DType::kBFloat16, DType::kFloat16})
       cases.push_back({fmt::format("convert_{}_{}{}", name(from), name(to), shape_name(t, n)),
@@ -114,11 +117,12 @@ void add_elementwise(std::vector<OpCase>& cases, std::int64_t t, std::int64_t n)
                    [=] {
                      return operands(uniform(DType::kFloat32, {t, n}, 1), uniform(DType::kBFloat16, {t, n}, 2),
                                      room(DType::kFloat32, {t, n}), room(DType::kFloat64, {t}),
-                                     room(DType::kFloat64, {t}));
+                                     room(DType::kFloat64, {t}), room(DType::kFloat64, {1}));
                    },
                    [](Context& c, Mirror& at, const Operands& o) {
                      squared_error(c, at(o[0]), at(o[1]), 0.5f, at(o[2]), at(o[3]));
                      row_square_norms(c, at(o[1]), at(o[4]));
+                     row_total(c, at(o[3]), at(o[5]));
                    },
                    1e-12});
   cases.push_back({"token_kl" + shape_name(t, n),
@@ -140,7 +144,7 @@ void add_features(std::vector<OpCase>& cases, std::int64_t t, std::int64_t f, st
                      return operands(activations(t, f, density), uniform(DType::kFloat32, {f, d}, 2),
                                      room(DType::kFloat32, {f}), uniform(DType::kFloat32, {t, f}, 4),
                                      uniform(DType::kFloat32, {f, d}, 5), room(DType::kFloat32, {f}),
-                                     room(DType::kFloat32, {f}), room(DType::kInt32, {t}));
+                                     room(DType::kFloat32, {f}), room(DType::kInt32, {t}), room(DType::kFloat64, {1}));
                    },
                    [](Context& c, Mirror& at, const Operands& o) {
                      decoder_norms(c, at(o[1]), at(o[2]));
@@ -149,6 +153,7 @@ void add_features(std::vector<OpCase>& cases, std::int64_t t, std::int64_t f, st
                      sparsity_decoder_gradient(c, at(o[5]), at(o[1]), at(o[2]), 0.3f, at(o[4]));
                      active_counts(c, at(o[0]), at(o[6]));
                      l0(c, at(o[0]), at(o[7]));
+                     weighted_activations(c, at(o[5]), at(o[2]), at(o[8]));
                    },
                    2e-7});
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
@@ -251,6 +256,7 @@ void add_optimiser(std::vector<OpCase>& cases, std::int64_t n) {
                      },
                      [](Context& c, Mirror& at, const Operands& o) {
                        block_square_sums(c, at(o[3]), at(o[5]));
+                       add_with_square_sums(c, at(o[2]), at(o[3]), at(o[5]));
                        adamw(c, {at(o[0]), at(o[1]), at(o[2]), at(o[3]), at(o[4])},
                              {.learning_rate = 1e-2, .weight_decay = 0.1, .step = 7, .gradient_scale = 0.5});
                      },
@@ -331,6 +337,39 @@ TEST(OnGpu, NamesAnIdOutsideTheTable) {
     ADD_FAILURE() << "not refused";
   } catch (const ShapeError& error) {
     EXPECT_NE(std::string(error.what()).find("id 11 at position 1"), std::string::npos) << error.what();
+  }
+}
+
+TEST(OnGpu, PinnedMemoryAndEventsCarryNumbersBetweenTwoLinesOfWork) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+  Context computing = Context::cuda(0);
+  Context copying = computing.beside();
+  const Buffer from = Buffer::pinned(Device::kCuda, DType::kFloat32, {1000}),
+               back = Buffer::pinned(Device::kCuda, DType::kFloat32, {1000});
+  EXPECT_EQ(from.device(), Device::kCpu);
+  const Buffer there(Device::kCuda, DType::kFloat32, {1000});
+  for (std::size_t i = 0; i < 1000; ++i) from.span<float>()[i] = static_cast<float>(i);
+  Event copied(Device::kCuda), computed(Device::kCuda);
+  EXPECT_TRUE(copied.reached()) << "stands for nothing yet";
+  copy(copying, from.tensor(), there.tensor());
+  copied.record(copying);
+  copied.hold(computing);
+  add_to(computing, there.tensor(), there.tensor());
+  computed.record(computing);
+  computed.hold(copying);
+  copy(copying, there.tensor(), back.tensor());
+  synchronize(copying);
+  EXPECT_TRUE(computed.reached());
+  for (std::size_t i = 0; i < 1000; ++i) ASSERT_EQ(back.span<float>()[i], 2 * static_cast<float>(i));
+}
+
+TEST(OnGpu, ADeviceThatIsNotThereIsNamed) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+  try {
+    Context::cuda(977);
+    ADD_FAILURE() << "not refused";
+  } catch (const DeviceError& error) {
+    EXPECT_NE(std::string(error.what()).find("GPU 977 was asked for, this process sees"), std::string::npos);
   }
 }
 

@@ -49,6 +49,17 @@ TEST(DecoderNorms, MatchTheOracle) {
   }
 }
 
+TEST(WeightedActivations, MatchTheOracle) {
+  Context context = Context::cpu(2);
+  const Buffer sums = uniform(DType::kFloat32, {333}, 1, 0, 9), norms = uniform(DType::kFloat32, {333}, 2, 0, 1);
+  const Buffer total(Device::kCpu, DType::kFloat64, {1});
+  weighted_activations(context, sums.tensor(), norms.tensor(), total.tensor());
+  long double truth = 0;
+  for (std::int64_t i = 0; i < 333; ++i)
+    truth += static_cast<long double>(value(sums.tensor(), i)) * value(norms.tensor(), i);
+  EXPECT_NEAR(value(total.tensor(), 0), static_cast<double>(truth), 1e-9);
+}
+
 TEST(SparsityGradients, EqualFiniteDifferences) {
   const Size s{4, 6, 5};
   const float coefficient = 0.37f;

@@ -62,6 +62,16 @@ TEST(SquaredError, DyadicErrorsAreExact) {
   EXPECT_EQ(value(errors.tensor(), 0), truth);
 }
 
+TEST(RowTotal, AddsEveryRow) {
+  Context context = Context::cpu(2);
+  const Buffer rows(Device::kCpu, DType::kFloat64, {1001}), total(Device::kCpu, DType::kFloat64, {1});
+  for (std::size_t t = 0; t < 1001; ++t) rows.span<double>()[t] = static_cast<double>(t) / 8;
+  row_total(context, rows.tensor(), total.tensor());
+  EXPECT_EQ(value(total.tensor(), 0), 1000.0 * 1001.0 / 16.0);
+  row_total(context, rows.tensor().rows(0, 0), total.tensor());
+  EXPECT_EQ(value(total.tensor(), 0), 0.0);
+}
+
 TEST(RowSquareNorms, MatchTheOracle) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Context context = Context::cpu(2);

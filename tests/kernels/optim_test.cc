@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/pointwise.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -37,6 +38,19 @@ TEST(BlockSquareSums, BitsDoNotDependOnThreadsOrShards) {
   const std::int64_t border = 13;
   block_square_sums(four, x.tensor().rows(0, border * 4096), b.tensor().rows(0, border));
   block_square_sums(four, x.tensor().rows(border * 4096, n), b.tensor().rows(border, 51));
+  EXPECT_TRUE(same_bits(a.tensor(), b.tensor()));
+}
+
+TEST(AddWithSquareSums, GivesTheBitsOfItsTwoHalves) {
+  Context context = Context::cpu(2);
+  const std::int64_t n = 5 * 4096 + 77;
+  const Buffer x = uniform(DType::kFloat32, {n}, 1), joined = uniform(DType::kFloat32, {n}, 2),
+               apart = uniform(DType::kFloat32, {n}, 2);
+  const Buffer a(Device::kCpu, DType::kFloat64, {6}), b(Device::kCpu, DType::kFloat64, {6});
+  add_with_square_sums(context, x.tensor(), joined.tensor(), a.tensor());
+  add_to(context, x.tensor(), apart.tensor());
+  block_square_sums(context, apart.tensor(), b.tensor());
+  EXPECT_TRUE(same_bits(joined.tensor(), apart.tensor()));
   EXPECT_TRUE(same_bits(a.tensor(), b.tensor()));
 }
 

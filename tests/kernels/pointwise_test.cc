@@ -34,6 +34,17 @@ TEST(SwiGluOp, SaturatesWithoutNan) {
   EXPECT_EQ(gate.span<float>()[2], 0.0f);
 }
 
+TEST(SubtractFrom, UndoesAnExactAddition) {
+  Context context = Context::cpu(2);
+  const Buffer x(Device::kCpu, DType::kFloat32, {7, 33}), y(Device::kCpu, DType::kFloat32, {7, 33});
+  for (std::size_t i = 0; i < 7 * 33; ++i) {
+    x.span<float>()[i] = static_cast<float>(i) / 4;
+    y.span<float>()[i] = 100 - static_cast<float>(i) / 2;
+  }
+  subtract_from(context, x.tensor(), y.tensor());
+  for (std::size_t i = 0; i < 7 * 33; ++i) EXPECT_EQ(y.span<float>()[i], 100 - 0.75f * static_cast<float>(i));
+}
+
 TEST(Pointwise, BitsDoNotDependOnThreadsOrPosition) {
   const Buffer gate = uniform(DType::kFloat32, {500, 301}, 1, -9, 9), up = uniform(DType::kFloat32, {500, 301}, 2);
   const Buffer a(Device::kCpu, DType::kFloat32, {500, 301}), b(Device::kCpu, DType::kFloat32, {500, 301});

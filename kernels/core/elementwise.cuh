@@ -1,7 +1,7 @@
 // Kernels that treat each element alone. Included by *_cuda.cu only.
 #pragma once
 
-#include "kernels/core/cuda.h"
+#include "kernels/core/cuda.cuh"
 
 namespace tadapt::cuda {
 
