@@ -21,8 +21,8 @@ std::vector<int> AdapterSet::layers() const {
 
 Tensor AdapterSet::output(Context& context, int layer, const Tensor& mlp_in) {
   const Adapter& adapter = *adapters_.at(layer);
-  last_activations_ = grown(activations_, DType::kFloat32, mlp_in.size(0), adapter.shape().features);
-  const Tensor output = grown(output_, DType::kFloat32, mlp_in.size(0), adapter.shape().model_width);
+  last_activations_ = grown(context, activations_, DType::kFloat32, mlp_in.size(0), adapter.shape().features);
+  const Tensor output = grown(context, output_, DType::kFloat32, mlp_in.size(0), adapter.shape().model_width);
   adapter.forward(context, mlp_in, last_activations_, output);
   return output;
 }

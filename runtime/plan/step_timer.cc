@@ -4,21 +4,25 @@
 #include <chrono>
 #include <cmath>
 
+#include "kernels/core/memory.h"
 #include "kernels/core/random.h"
+#include "kernels/pointwise.h"
 
 namespace tadapt {
 namespace {
 
-void fill(std::span<float> values, std::uint64_t sample, float scale) {
+std::vector<float> random_numbers(std::int64_t count, std::uint64_t sample, float scale) {
   const RandomStream random(11, RandomPurpose::kTest, 0, sample);
+  std::vector<float> values(static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] = scale * (2.0f * random.uniform(static_cast<std::uint32_t>(i)) - 1.0f);
+  return values;
 }
 
-void fill_rounded(const Buffer& rows, std::uint64_t sample) {
-  std::vector<float> values(rows.span<bfloat16>().size());
-  fill(values, sample, 1.0f);
-  std::ranges::transform(values, rows.span<bfloat16>().begin(), [](float value) { return bfloat16(value); });
+void put(Context& context, std::vector<float> values, const Tensor& tensor) {
+  const DeviceView numbers(context, Tensor::of(std::span(values), tensor.shape()));
+  convert(context, numbers.tensor(), tensor);
+  synchronize(context);
 }
 
 /// z with P(N(0, 1) > z) = share.
@@ -36,21 +40,25 @@ double upper_quantile(double share) {
 StepTimer::StepTimer(Context& context, const StepSetting& setting, double sparse_below)
     : context_(context),
       adapter_(make_adapter("transcoder", setting.shape, {setting.compute, sparse_below})),
-      store_(Device::kCpu, {adapter_->parameters("layer")}),
-      x_(Device::kCpu, DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
-      delta_(Device::kCpu, DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
-      pass_(Device::kCpu, {setting.tokens, setting.shape, sparse_below}),
+      store_(context.device(), {adapter_->parameters("layer")}),
+      x_(context.device(), DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
+      delta_(context.device(), DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
+      value_(context.device(), DType::kFloat64, {2}),
+      pass_(context.device(), {setting.tokens, setting.shape, sparse_below}),
       masters_(store_.master_views(0)) {
-  adapter_->initialise(masters_, 1, 0);
-  fill(masters_["W_dec"].span<float>(), 1, 0.02f);
-  fill_rounded(x_, 2);
-  fill_rounded(delta_, 3);
+  adapter_->initialise(context, masters_, 1, 0);
+  const Tensor decoder = masters_["W_dec"];
+  put(context, random_numbers(decoder.elements(), 1, 0.02f), decoder);
+  put(context, random_numbers(x_.tensor().elements(), 2, 1.0f), x_.tensor());
+  put(context, random_numbers(x_.tensor().elements(), 3, 1.0f), delta_.tensor());
 }
 
 void StepTimer::set_l0(double l0) {
-  const double share = l0 / static_cast<double>(adapter_->shape().features);
-  std::ranges::fill(masters_["b_enc"].span<float>(), static_cast<float>(-upper_quantile(share) / 3.0));
+  const auto features = static_cast<std::size_t>(adapter_->shape().features);
+  const double share = l0 / static_cast<double>(features);
+  put(context_, std::vector<float>(features, static_cast<float>(-upper_quantile(share) / 3.0)), masters_["b_enc"]);
   adapter_->prepare(context_, masters_);
+  synchronize(context_);
 }
 
 double StepTimer::seconds() {
@@ -62,13 +70,16 @@ double StepTimer::seconds() {
                             .delta = delta_.tensor(),
                             .masters = masters_,
                             .group = store_.group(0),
-                            .gradient = store_.gradient(0)});
+                            .gradient = store_.gradient(0),
+                            .value = value_.tensor()});
+  synchronize(context_);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 double StepTimer::l0() const {
   double active = 0;
-  for (const float count : statistic_views(store_.group(0), store_.gradient(0))[kActiveCounts].span<float>())
+  for (const float count :
+       on_host<float>(context_, statistic_views(store_.group(0), store_.gradient(0))[kActiveCounts]))
     active += static_cast<double>(count);
   return active / static_cast<double>(x_.tensor().size(0));
 }

@@ -83,10 +83,11 @@ struct CheckpointOptions {
 };
 
 struct GridOptions {
-  int layer_blocks = 0;       ///< 0: auto
-  int data_parallel = 0;      ///< 0: auto
-  int threads = 0;            ///< per rank; 0: cores in the affinity mask / ranks sharing them
-  int timeout_seconds = 600;  ///< bound of every wait for a peer
+  std::string device = "auto";  ///< as parse_device takes it
+  int layer_blocks = 0;         ///< 0: auto
+  int data_parallel = 0;        ///< 0: auto
+  int threads = 0;              ///< per rank; 0: cores in the affinity mask / ranks sharing them
+  int timeout_seconds = 600;    ///< bound of every wait for a peer
 };
 
 struct LogOptions {
