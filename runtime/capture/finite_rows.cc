@@ -9,9 +9,9 @@
 
 namespace tadapt {
 
-void FiniteRows::begin(std::int64_t rows) {
+void FiniteRows::begin(const Context& context, std::int64_t rows) {
   ends_.clear();
-  grown(memory_, DType::kFloat64, 1, rows);
+  grown(context, memory_, DType::kFloat64, 1, rows);
 }
 
 void FiniteRows::add(Context& context, const Tensor& values) {

@@ -12,10 +12,8 @@ namespace tadapt {
 /// all floats of a row are.
 class FiniteRows {
  public:
-  explicit FiniteRows(Device device) : memory_(device, DType::kFloat64, {0}) {}
-
   /// Forgets what it knows, with room for this many rows to come.
-  void begin(std::int64_t rows);
+  void begin(const Context& context, std::int64_t rows);
   /// Looks at values [R, D] float32. Never waits.
   void add(Context& context, const Tensor& values);
 

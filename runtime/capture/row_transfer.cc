@@ -11,8 +11,7 @@ constexpr std::size_t kStages = 4;  // x and Δ of two layers
 }  // namespace
 
 RowTransfer::RowTransfer(Context& context) : context_(context), copying_(context.beside()), made_(context.device()) {
-  for (std::size_t i = 0; i < kStages; ++i)
-    stages_.push_back({Buffer(context.device(), DType::kFloat32, {0}), Event(context.device())});
+  for (std::size_t i = 0; i < kStages; ++i) stages_.push_back({Buffer(), Event(context.device())});
 }
 
 Tensor RowTransfer::begin(const Tensor& destination) {
@@ -23,7 +22,7 @@ Tensor RowTransfer::begin(const Tensor& destination) {
   const std::int64_t needed = destination.elements();
   if (stage.rows.tensor().elements() < needed) stage.copied.wait();
   stage.copied.hold(context_);
-  rows_ = grown(stage.rows, DType::kFloat32, destination.size(0), destination.size(1));
+  rows_ = grown(context_, stage.rows, DType::kFloat32, destination.size(0), destination.size(1));
   return rows_;
 }
 

@@ -14,8 +14,6 @@ ShardPass::ShardPass(Context& context, const Decoder& pair, const CapturePlan& p
       plan_(plan),
       runner_(context, pair),
       base_workspace_(context.device()),
-      kept_(context.device(), DType::kInt32, {0}),
-      finite_(context.device()),
       transfer_(context) {
   const Shape shape{std::ranges::max(plan.rows_per_shard), plan.format.width};
   for (std::size_t i = 0; i < plan.format.layers.size(); ++i) {
@@ -122,7 +120,7 @@ std::int64_t ShardPass::run_batch(const TokenSource& tokens, std::int64_t batch_
   if (batch.sequences.empty()) return 0;
   const auto rows = static_cast<std::int64_t>(batch.kept.size());
   batch.rows = on_device(Tensor::of(std::span(batch.kept), {rows}));
-  finite_.begin(rows_to_check(batch));
+  finite_.begin(context_, rows_to_check(batch));
   const Segment target{.splice = uniform_splice(pair_.config().layers, {.mlp = MlpSource::kTarget}),
                        .begin = 0,
                        .end = plan_.format.layers.back() + 1};
@@ -135,7 +133,7 @@ std::int64_t ShardPass::run_batch(const TokenSource& tokens, std::int64_t batch_
 
 Tensor ShardPass::on_device(const Tensor& kept) {
   if (context_.device() == kept.device()) return kept;
-  const Tensor there = grown(kept_, kept.dtype(), 1, kept.size(0)).reshaped(kept.shape());
+  const Tensor there = grown(context_, kept_, kept.dtype(), 1, kept.size(0)).reshaped(kept.shape());
   copy(context_, kept, there);  // done before `kept` goes: run() waits for its own copies
   return there;
 }

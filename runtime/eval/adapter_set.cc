@@ -6,8 +6,7 @@
 
 namespace tadapt {
 
-AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute)
-    : activations_(context.device(), DType::kFloat32, {0}), output_(context.device(), DType::kFloat32, {0}) {
+AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     auto adapter = make_adapter(bundle.type, layer.shape, {compute});
     const DeviceView masters(context, layer.store->master(0));

@@ -66,7 +66,7 @@ class SegmentRunner {
  public:
   /// Both must outlive the runner.
   SegmentRunner(Context& context, const Decoder& decoder)
-      : context_(context), decoder_(decoder), workspace_(context.device()), tokens_(context.device()) {}
+      : context_(context), decoder_(decoder), workspace_(context.device()) {}
 
   /// Runs the segments in order over one batch. ShapeError when the graph is not well formed; DataError for an id
   /// outside the vocabulary.

@@ -17,7 +17,7 @@ TokenTensors TokenMemory::place(Context& context, const TokenBatch& batch) {
   TokenTensors tensors{batch, view(batch.ids), view(batch.positions), view(batch.offsets)};
   if (context.device() == Device::kCpu) return tensors;
   const std::int64_t tokens = batch.tokens(), all = 2 * tokens + tensors.offsets.size(0);
-  const Tensor memory = grown(memory_, DType::kInt32, 1, all).reshaped({all});
+  const Tensor memory = grown(context, memory_, DType::kInt32, 1, all).reshaped({all});
   const auto move = [&](Tensor& tensor, std::int64_t begin) {
     const Tensor there = memory.rows(begin, begin + tensor.size(0));
     copy(context, tensor, there);

@@ -16,8 +16,6 @@ struct TokenTensors {
 /// Device memory for the numbers of one batch after another. Stays empty on the CPU.
 class TokenMemory {
  public:
-  explicit TokenMemory(Device device) : memory_(device, DType::kInt32, {0}) {}
-
   /// Views of the batch itself on the CPU, copies that last until the next call on a GPU: there it waits until they are
   /// made, and allocates when no earlier batch was as large. The batch must not change while they are in use.
   TokenTensors place(Context& context, const TokenBatch& batch);
