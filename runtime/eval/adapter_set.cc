@@ -1,5 +1,6 @@
 #include "runtime/eval/adapter_set.h"
 
+#include "kernels/core/memory.h"
 #include "kernels/pointwise.h"
 #include "runtime/adapter/grown.h"
 
@@ -8,7 +9,8 @@ namespace tadapt {
 AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     auto adapter = make_adapter(bundle.type, layer.shape, {compute});
-    adapter->prepare(context, layer.store->master_views(0));
+    const DeviceView masters(context, layer.store->master(0));
+    adapter->prepare(context, parameter_views(layer.store->group(0), masters.tensor()));
     adapters_.emplace(layer.layer, std::move(adapter));
   }
 }

@@ -1,5 +1,6 @@
 #include "runtime/model/decoder_weights.h"
 
+#include "kernels/core/memory.h"
 #include "kernels/pointwise.h"
 
 namespace tadapt {
@@ -25,17 +26,19 @@ class Loader {
     return found;
   }
   PackedWeights product(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
-    return pack_weights(context_, tensor(name, {outputs, inputs}), Layout::kOutputInput, compute_);
+    const DeviceView weights(context_, tensor(name, {outputs, inputs}));
+    return pack_weights(context_, weights.tensor(), Layout::kOutputInput, compute_);
   }
   Buffer vector(const std::string& name, std::int64_t size) const {
     Buffer made(context_.device(), DType::kFloat32, {size});
-    convert(context_, tensor(name, {size}), made.tensor());
+    convert(context_, DeviceView(context_, tensor(name, {size})).tensor(), made.tensor());
     return made;
   }
   Buffer copy(const std::string& name, Shape shape) const {
     const Tensor from = tensor(name, shape);
     Buffer made(context_.device(), from.dtype(), shape);
-    convert(context_, from, made.tensor());
+    tadapt::copy(context_, from, made.tensor());
+    synchronize(context_);
     return made;
   }
 

@@ -15,19 +15,12 @@
 #include "kernels/sparse.h"
 #include "kernels/uniform.h"
 #include "tests/kernels/testing.h"
+#include "tests/support/devices.h"
 
 namespace tadapt {
 namespace {
+using testing::has_gpu;
 using testing::uniform;
-
-/// The GPU of this build, if it has one: device code on the host counts.
-bool has_gpu() {
-  try {
-    return device_count(Device::kCuda) > 0;
-  } catch (const DeviceError&) {
-    return false;
-  }
-}
 
 /// Host tensors as seen by an op: on the CPU themselves; on a GPU copies, which collect() brings back.
 class Mirror {
