@@ -17,16 +17,8 @@
 
 namespace tadapt {
 namespace {
+using testing::has_gpu;
 using testing::uniform;
-
-/// The GPU of this build, if it has one: device code on the host counts.
-bool has_gpu() {
-  try {
-    return device_count(Device::kCuda) > 0;
-  } catch (const DeviceError&) {
-    return false;
-  }
-}
 
 /// Host tensors as seen by an op: on the CPU themselves; on a GPU copies, which collect() brings back.
 class Mirror {
@@ -231,7 +223,7 @@ void add_decoder(std::vector<OpCase>& cases) {
                                        room(DType::kFloat32, {t, h.heads, h.size}));
                      },
                      [](Context& c, Mirror& at, const Operands& o) {
-                       causal_attention(c, {at(o[0]), at(o[1]), at(o[2]), at(o[3])}, at(o[4]));
+                       causal_attention(c, {at(o[0]), at(o[1]), at(o[2]), o[3].tensor()}, at(o[4]));
                      },
                      1e-5});
     cases.push_back(
