@@ -232,7 +232,7 @@ void add_decoder(std::vector<OpCase>& cases) {
                                        room(DType::kFloat32, {t, h.heads, h.size}));
                      },
                      [](Context& c, Mirror& at, const Operands& o) {
-                       causal_attention(c, {at(o[0]), at(o[1]), at(o[2]), at(o[3])}, at(o[4]));
+                       causal_attention(c, {at(o[0]), at(o[1]), at(o[2]), o[3].tensor()}, at(o[4]));
                      },
                      1e-5});
     cases.push_back(
