@@ -16,8 +16,8 @@ Tensor view(const std::vector<std::int32_t>& numbers) {
 TokenTensors TokenMemory::place(Context& context, const TokenBatch& batch) {
   TokenTensors tensors{batch, view(batch.ids), view(batch.positions), view(batch.offsets)};
   if (context.device() == Device::kCpu) return tensors;
-  const std::int64_t tokens = batch.tokens(), all = 2 * tokens + tensors.offsets.size(0);
-  const Tensor memory = grown(context, memory_, DType::kInt32, 1, all).reshaped({all});
+  const std::int64_t tokens = batch.tokens();
+  const Tensor memory = grown(context, memory_, DType::kInt32, 1, 2 * tokens).reshaped({2 * tokens});
   const auto move = [&](Tensor& tensor, std::int64_t begin) {
     const Tensor there = memory.rows(begin, begin + tensor.size(0));
     copy(context, tensor, there);
@@ -25,7 +25,6 @@ TokenTensors TokenMemory::place(Context& context, const TokenBatch& batch) {
   };
   move(tensors.ids, 0);
   move(tensors.positions, tokens);
-  move(tensors.offsets, 2 * tokens);
   synchronize(context);
   return tensors;
 }
