@@ -1,11 +1,10 @@
 #include "runtime/adapter/transcoder.h"
 
 #include <cmath>
-#include <vector>
 
 #include "kernels/core/memory.h"
-#include "kernels/core/random.h"
 #include "kernels/pointwise.h"
+#include "kernels/uniform.h"
 #include "runtime/adapter/grown.h"
 
 namespace tadapt {
@@ -37,12 +36,8 @@ void Transcoder::initialise(Context& context, const ParameterTensors& masters, s
   const RandomStream random(seed, RandomPurpose::kInitialWeights, 0, static_cast<std::uint64_t>(layer));
   const float bound = 1.0f / std::sqrt(static_cast<float>(shape_.model_width));
   const Tensor encoder = masters["W_enc"];
-  std::vector<float> numbers(static_cast<std::size_t>(encoder.elements()));
-  for (std::size_t i = 0; i < numbers.size(); ++i)
-    numbers[i] = (2.0f * random.uniform(static_cast<std::uint32_t>(i)) - 1.0f) * bound;
-  copy(context, Tensor::of(std::span(numbers), encoder.shape()), encoder);
+  uniform(context, random, bound, encoder.reshaped({encoder.elements()}));
   for (const char* zero : {"b_enc", "W_dec", "b_dec"}) clear(context, masters[zero]);
-  synchronize(context);
 }
 
 void Transcoder::prepare(Context& context, const ParameterTensors& masters) {

@@ -2,13 +2,6 @@
 #include "runtime/comm/communicator.h"
 
 namespace tadapt {
-namespace {
-class FinishedSum : public PendingSum {
- public:
-  bool done() const override { return true; }
-  void wait() override {}
-};
-}  // namespace
 
 void SelfCommunicator::barrier(std::string_view /*what*/) {}
 

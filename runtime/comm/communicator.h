@@ -23,6 +23,13 @@ class PendingSum {
   virtual void wait() = 0;
 };
 
+/// A sum that had nothing to wait for.
+class FinishedSum : public PendingSum {
+ public:
+  bool done() const override { return true; }
+  void wait() override {}
+};
+
 /// A group of ranks. Its ranks call the same operations in the same order, each rank from one thread at a time; sums
 /// that are under way may overlap anything. `what` names the operation in error messages ("metrics of step 12").
 /// All operations throw CommError when a peer or the network fails and WatchdogError when a wait outlasts the timeout.

@@ -169,9 +169,7 @@ std::string ExchangeCommunicator::broadcast_text(std::string_view text, int root
 }
 
 std::unique_ptr<PendingSum> ExchangeCommunicator::start_sum(Tensor values, std::string label) {
-  if (!std::has_single_bit(static_cast<unsigned>(size()))) {
-    throw ConfigError("'{}': a sum over {} ranks; the number must be a power of two", label, size());
-  }
+  require_power_of_two(size(), label);
   auto sum = std::make_shared<RunningSum>();
   sum->label = std::move(label);
   const auto numbers = values.empty() ? std::span<float>() : values.span<float>();

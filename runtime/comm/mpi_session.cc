@@ -40,11 +40,12 @@ int srun_tasks() {
   return tasks == nullptr || std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr ? 0 : std::atoi(tasks);
 }
 
+}  // namespace
+
 std::string host_name() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown-host";
 }
-}  // namespace
 
 class MpiSession::State {
  public:

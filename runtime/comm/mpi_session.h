@@ -9,6 +9,9 @@
 
 namespace tadapt {
 
+/// Of the machine this process runs on.
+std::string host_name();
+
 /// Starts MPI when a launcher (mpirun, srun) started this process, and is a single process otherwise. In main it is
 /// made first, but for the signals, and destroyed last. Destroyed normally it waits (bounded) for the other ranks and
 /// ends MPI; destroyed while an exception passes it ends the whole job with exit code 70.

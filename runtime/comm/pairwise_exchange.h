@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/comm/pairwise_plan.h"
 #include "runtime/comm/transport.h"
 
 namespace tadapt {
@@ -19,11 +20,7 @@ struct Group {
   int size() const { return static_cast<int>(members.size()); }
 };
 
-/// In-place sum of `values` over the group, whose size is a power of two, in the tree of Communicator::start_sum.
-///
-/// Short arrays go whole to the partner at distance 1, 2, 4, …. Longer ones are halved at each distance, on block
-/// borders (the lower rank keeps the lower half), and the finished parts travel back in the opposite order: the same
-/// additions, and 2(1 − 1/G) times the bytes instead of log2(G) times.
+/// In-place sum of `values` over the group, whose size is a power of two, by the steps of plan_pairwise_sum.
 class PairwiseExchange {
  public:
   /// `values` and `scratch` must outlive it; scratch is sized by it.
@@ -35,18 +32,16 @@ class PairwiseExchange {
   int peer() const;
 
  private:
-  enum class Arrival { kAddOnTheRight, kAddOnTheLeft, kCopy };
-  struct Step {
-    int peer;
-    std::span<float> out;  ///< what the peer gets
-    std::span<float> in;   ///< where its numbers go
-    Arrival arrival;
-  };
+  using Arrival = PairwiseStep::Arrival;
+  std::span<float> part(ElementRange range) const {
+    return values_.subspan(static_cast<std::size_t>(range.begin), static_cast<std::size_t>(range.size()));
+  }
   void post(Transport& transport, std::vector<float>& scratch);
   bool arrived();
-  void take(const Step& step, std::span<const float> received);
+  void take(const PairwiseStep& step, std::span<const float> received);
 
-  std::vector<Step> steps_;
+  std::span<float> values_;
+  std::vector<PairwiseStep> steps_;  ///< their peers are ranks of the transport
   std::size_t current_ = 0;
   int tag_;
   bool posted_ = false;

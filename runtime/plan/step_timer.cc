@@ -5,24 +5,13 @@
 #include <cmath>
 
 #include "kernels/core/memory.h"
-#include "kernels/core/random.h"
-#include "kernels/pointwise.h"
+#include "kernels/uniform.h"
 
 namespace tadapt {
 namespace {
 
-std::vector<float> random_numbers(std::int64_t count, std::uint64_t sample, float scale) {
-  const RandomStream random(11, RandomPurpose::kTest, 0, sample);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = scale * (2.0f * random.uniform(static_cast<std::uint32_t>(i)) - 1.0f);
-  return values;
-}
-
-void put(Context& context, std::vector<float> values, const Tensor& tensor) {
-  const DeviceView numbers(context, Tensor::of(std::span(values), tensor.shape()));
-  convert(context, numbers.tensor(), tensor);
-  synchronize(context);
+void fill(Context& context, const Tensor& numbers, std::uint64_t sample, float bound) {
+  uniform(context, RandomStream(11, RandomPurpose::kTest, 0, sample), bound, numbers.reshaped({numbers.elements()}));
 }
 
 /// z with P(N(0, 1) > z) = share.
@@ -47,16 +36,16 @@ StepTimer::StepTimer(Context& context, const StepSetting& setting, double sparse
       pass_(context.device(), {setting.tokens, setting.shape, sparse_below}),
       masters_(store_.master_views(0)) {
   adapter_->initialise(context, masters_, 1, 0);
-  const Tensor decoder = masters_["W_dec"];
-  put(context, random_numbers(decoder.elements(), 1, 0.02f), decoder);
-  put(context, random_numbers(x_.tensor().elements(), 2, 1.0f), x_.tensor());
-  put(context, random_numbers(x_.tensor().elements(), 3, 1.0f), delta_.tensor());
+  fill(context, masters_["W_dec"], 1, 0.02f);
+  fill(context, x_.tensor(), 2, 1.0f);
+  fill(context, delta_.tensor(), 3, 1.0f);
 }
 
 void StepTimer::set_l0(double l0) {
   const auto features = static_cast<std::size_t>(adapter_->shape().features);
   const double share = l0 / static_cast<double>(features);
-  put(context_, std::vector<float>(features, static_cast<float>(-upper_quantile(share) / 3.0)), masters_["b_enc"]);
+  std::vector<float> biases(features, static_cast<float>(-upper_quantile(share) / 3.0));
+  copy(context_, Tensor::of(std::span(biases), masters_["b_enc"].shape()), masters_["b_enc"]);
   adapter_->prepare(context_, masters_);
   synchronize(context_);
 }

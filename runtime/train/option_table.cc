@@ -221,6 +221,10 @@ Options grid_options() {
       integer({"grid.threads", "threads", "Threads per rank; 0: cores allowed to the rank / ranks sharing them.",
                OnResume::kMayDiffer},
               field(&RunOptions::grid, &GridOptions::threads), 0, 4096),
+      word({"grid.sum_order", "",
+            "Order in which gradients on several GPUs add: fast: NCCL's own; fixed: the CPU's, the same for any grid.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::grid, &GridOptions::sum_order), {{"fast", SumOrder::kFast}, {"fixed", SumOrder::kFixed}}),
       integer({"grid.timeout_seconds", "seconds", "Bound of every wait for another rank.", OnResume::kMayDiffer},
               field(&RunOptions::grid, &GridOptions::timeout_seconds), 1, 1 << 20),
   };

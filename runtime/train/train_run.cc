@@ -7,6 +7,7 @@
 #include "kernels/core/memory.h"
 #include "kernels/matmul.h"
 #include "runtime/adapter/break_even.h"
+#include "runtime/comm/device_group.h"
 #include "runtime/loss/loss.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/plan/grid_cost.h"
@@ -161,7 +162,10 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
 
   agree(environment.world, [&] { require_device_memory(environment, run_memory(options, shape, *grid)); });
   const int rank = environment.world.rank();
-  const auto group = environment.world.split(grid->block_of(rank), rank, "data-parallel groups");
+  const DeviceGroup group =
+      make_device_group(environment.world.split(grid->block_of(rank), rank, "data-parallel groups"),
+                        environment.context, options.grid.sum_order, options.grid.timeout_seconds);
+  environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
   std::vector<Trainee> trainees = make_trainees(options, environment, *grid, losses, shape.width);
   ParameterStore store(environment.context.device(), group_specs(trainees));
   AdamWState optimiser(environment.context.device(), store);
@@ -192,7 +196,7 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
   if (log != nullptr && log->missing_steps() > 0)
     environment.print(fmt::format("WARNING: metrics.jsonl lacks the lines of {} of the steps before {}; they stay lost",
                                   log->missing_steps(), first_step + 1));
-  Trainer trainer({.group = *group,
+  Trainer trainer({.group = *group.communicator,
                    .grid = *grid,
                    .options = options,
                    .losses = losses,

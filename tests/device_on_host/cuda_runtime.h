@@ -35,6 +35,10 @@ namespace device_on_host {
 void launch(dim3 blocks, dim3 threads, std::size_t shared_bytes, cudaStream_t stream,
             const std::function<void()>& body);
 
+/// What this stream is asked for from now on is never over, as after a peer that does not come; who waits for it with
+/// a call that would block gets an error.
+void get_stuck(cudaStream_t stream);
+
 /// The running block's dynamic shared memory.
 void* dynamic_shared();
 

@@ -1,12 +1,10 @@
 // The communicator's contract under mpirun; every rank runs all checks, the first rank reports.
-#include <string>
-#include <utility>
-
 #include "runtime/comm/exchange_communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/comm/mpi_transport.h"
 #include "runtime/comm/sum_queue.h"
 #include "tests/comm/communicator_contract.h"
+#include "tests/comm/mpi/report.h"
 
 namespace tadapt {
 namespace {
@@ -64,19 +62,6 @@ TEST(Mpi, ManySmallOperationsDoNotRunOutOfTags) {
   }
 }
 
-/// What ranks other than the first print.
-class FailuresOnly : public ::testing::EmptyTestEventListener {
- public:
-  explicit FailuresOnly(std::string who) : who_(std::move(who)) {}
-  void OnTestPartResult(const ::testing::TestPartResult& result) override {
-    if (result.failed())
-      fmt::print("{}: {}:{}: {}\n", who_, result.file_name(), result.line_number(), result.summary());
-  }
-
- private:
-  std::string who_;
-};
-
 }  // namespace
 }  // namespace tadapt
 
@@ -86,10 +71,5 @@ int main(int argc, char** argv) {
   const auto world = tadapt::make_communicator(session, 60);
   tadapt::world = world.get();
   tadapt::session = &session;
-  if (session.rank() != 0) {
-    auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
-    delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new tadapt::FailuresOnly(session.who()));
-  }
-  return RUN_ALL_TESTS();
+  return tadapt::testing::run_all_tests(session);
 }
