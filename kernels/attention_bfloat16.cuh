@@ -18,6 +18,7 @@ struct Tiling {
   static constexpr int kStride = kHeadSize + 8;  ///< between rows in shared memory
   static constexpr std::size_t kSharedBytes = sizeof(bfloat16) * (kRows + 2 * kKeys) * kStride;
   using Scores = SumFragment[kRowTiles][kKeys / 8];
+  using Weights = LeftFragment[kRowTiles][kKeys / 16];
   using Results = SumFragment[kRowTiles][kHeadSize / 8];
 };
 
@@ -138,24 +139,17 @@ __device__ void multiply_keys(const Place& place, SharedRows<T> queries, SharedR
 
 /// results += weights · values
 template <class T>
-__device__ void multiply_values(const Place& place, const typename T::Scores& weights, SharedRows<T> values,
+__device__ void multiply_values(const Place& place, const typename T::Weights& weights, SharedRows<T> values,
                                 typename T::Results& results) {
   TADAPT_UNROLL
   for (int k = 0; k < T::kKeys / 16; ++k) {
-    LeftFragment left[T::kRowTiles];
-    TADAPT_UNROLL
-    for (int m = 0; m < T::kRowTiles; ++m) {
-      const float *first = weights[m][2 * k].values, *second = weights[m][2 * k + 1].values;
-      left[m] = {{pair_of(first[0], first[1]), pair_of(first[2], first[3]), pair_of(second[0], second[1]),
-                  pair_of(second[2], second[3])}};
-    }
     TADAPT_UNROLL
     for (int n = 0; n < T::kHeadSize / 16; ++n) {
       const FourMatrices right = load_transposed(values.at(16 * k + place.lane % 16, 2 * n + place.lane / 16));
       TADAPT_UNROLL
       for (int m = 0; m < T::kRowTiles; ++m) {
-        multiply_add(left[m], {{right.pairs[0], right.pairs[1]}}, results[m][2 * n]);
-        multiply_add(left[m], {{right.pairs[2], right.pairs[3]}}, results[m][2 * n + 1]);
+        multiply_add(weights[m][k], {{right.pairs[0], right.pairs[1]}}, results[m][2 * n]);
+        multiply_add(weights[m][k], {{right.pairs[2], right.pairs[3]}}, results[m][2 * n + 1]);
       }
     }
   }
@@ -181,11 +175,11 @@ __device__ void hide_future(const Place& place, int row, typename T::Scores& sco
   }
 }
 
-/// Scores become weights; what the rows have so far is scaled to match. A tile's first row sees a key of the first
-/// tile, so `largest` is finite from then on.
+/// The weights of the scores; what the rows have so far is scaled to match. Every row sees a key of the first tile, so
+/// `largest` is finite from then on.
 template <class T>
-__device__ void take_weights(float exponent, typename T::Scores& scores, Softmax<T>& softmax,
-                             typename T::Results& results) {
+__device__ void take_weights(float exponent, const typename T::Scores& scores, Softmax<T>& softmax,
+                             typename T::Weights& weights, typename T::Results& results) {
   TADAPT_UNROLL
   for (int m = 0; m < T::kRowTiles; ++m) {
     TADAPT_UNROLL
@@ -201,12 +195,10 @@ __device__ void take_weights(float exponent, typename T::Scores& scores, Softmax
       float total = softmax.total[m][half] * rescale;
       TADAPT_UNROLL
       for (int n = 0; n < T::kKeys / 8; ++n) {
-        TADAPT_UNROLL
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          const float weight = power_of_two((scores[m][n].values[i] - largest) * exponent);
-          scores[m][n].values[i] = weight;
-          total += weight;
-        }
+        const float lower = power_of_two((scores[m][n].values[2 * half] - largest) * exponent);
+        const float upper = power_of_two((scores[m][n].values[2 * half + 1] - largest) * exponent);
+        weights[m][n / 2].pairs[n % 2 * 2 + half] = pair_of(lower, upper);
+        total += lower + upper;
       }
       softmax.total[m][half] = total;
       TADAPT_UNROLL
@@ -259,7 +251,7 @@ __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention
   begin_rows<T>(in, key, tile.start, tile.end, keys);
   load_queries<T>(in, tile, head, queries);
 
-  typename T::Scores scores;
+  typename T::Weights weights;
   typename T::Results results = {};
   Softmax<T> softmax = {};
   TADAPT_UNROLL
@@ -271,14 +263,15 @@ __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention
     __syncthreads();
     begin_rows<T>(in, value, first, tile.end, values);
     if (busy) {
+      typename T::Scores scores;
       multiply_keys<T>(place, queries, keys, scores);
       if (first + T::kKeys > begin + 1) hide_future<T>(place, begin + place.row() - first, scores);
-      take_weights<T>(in.exponent, scores, softmax, results);
+      take_weights<T>(in.exponent, scores, softmax, weights, results);
     }
     finish_copies();
     __syncthreads();
     if (first + T::kKeys < tile.end) begin_rows<T>(in, key, first + T::kKeys, tile.end, keys);
-    if (busy) multiply_values<T>(place, scores, values, results);
+    if (busy) multiply_values<T>(place, weights, values, results);
   }
   store_results<T>(in, place, head, begin, tile.end, softmax, results);
 }
