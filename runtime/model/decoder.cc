@@ -36,9 +36,16 @@ Decoder::Decoder(DecoderConfig config, DType compute, TrunkWeights trunk, Shared
 
 Decoder Decoder::load(Context& context, FileSystem& files, const std::filesystem::path& directory, DType compute) {
   const DecoderConfig config = load_decoder_config(files, directory);
-  const ModelFiles model(directory);
-  const SharedMlps mlps = load_mlps(context, model, config, compute);
-  return Decoder(config, compute, load_trunk(context, model, config, compute), mlps, mlps);
+  const ModelFiles files_of_model(directory);
+  const FileWeights weights(files_of_model);
+  const SharedMlps mlps = load_mlps(context, weights, config, compute);
+  return Decoder(config, compute, load_trunk(context, weights, config, compute), mlps, mlps);
+}
+
+Decoder Decoder::make_pair(Context& context, const DecoderConfig& config, const WeightSource& target,
+                           const WeightSource& base, DType compute) {
+  return Decoder(config, compute, load_trunk(context, target, config, compute),
+                 load_mlps(context, target, config, compute), load_mlps(context, base, config, compute));
 }
 
 Decoder Decoder::load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
@@ -46,16 +53,17 @@ Decoder Decoder::load_pair(Context& context, FileSystem& files, const std::files
   const DecoderConfig base_config = load_decoder_config(files, base);
   require_same_mlp_shapes(base_config, load_decoder_config(files, target));
   Decoder pair = load(context, files, target, compute);
-  const ModelFiles base_model(base);
-  pair.base_mlps_ = load_mlps(context, base_model, base_config, compute);
+  const ModelFiles base_files(base);
+  pair.base_mlps_ = load_mlps(context, FileWeights(base_files), base_config, compute);
   return pair;
 }
 
 Decoder Decoder::load_base(Context& context, FileSystem& files, const std::filesystem::path& base) const {
   const DecoderConfig config = load_decoder_config(files, base);
   require_same_mlp_shapes(config, config_);
-  const ModelFiles model(base);
-  return Decoder(config, compute_, load_trunk(context, model, config, compute_), base_mlps_, base_mlps_);
+  const ModelFiles base_files(base);
+  return Decoder(config, compute_, load_trunk(context, FileWeights(base_files), config, compute_), base_mlps_,
+                 base_mlps_);
 }
 
 void Decoder::embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const {

@@ -39,6 +39,9 @@ class Decoder {
   /// The target with a second set of MLPs, the base's; both have the same L, D and d_ff (else ConfigError).
   static Decoder load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
                            const std::filesystem::path& base, DType compute);
+  /// The same from any sources of one shape.
+  static Decoder make_pair(Context& context, const DecoderConfig& config, const WeightSource& target,
+                           const WeightSource& base, DType compute);
   /// The base model alone, sharing the base MLPs that this pair already holds; `base` as given to load_pair.
   Decoder load_base(Context& context, FileSystem& files, const std::filesystem::path& base) const;
 
