@@ -43,10 +43,11 @@ void run(Context& context, const Shape3& shape) {
   ParameterStore store(Device::kCpu, {adapter->parameters("layer")});
   AdamWState optimiser(Device::kCpu, store);
   const ParameterTensors masters = store.master_views(0);
-  adapter->initialise(masters, 1, 0);
+  adapter->initialise(context, masters, 1, 0);
   adapter->prepare(context, masters);
   const Buffer x = random_matrix(shape.tokens, shape.width, 1), delta = random_matrix(shape.tokens, shape.width, 2);
   LocalLossPass pass(Device::kCpu, {shape.tokens, {shape.width, shape.features}});
+  const Buffer value(Device::kCpu, DType::kFloat64, {2});
   std::int64_t step = 0;
   const auto train_step = [&] {
     pass.value_and_gradient(context, {.adapter = *adapter,
@@ -55,7 +56,9 @@ void run(Context& context, const Shape3& shape) {
                                       .delta = delta.tensor(),
                                       .masters = masters,
                                       .group = store.group(0),
-                                      .gradient = store.gradient(0)});
+                                      .gradient = store.gradient(0),
+                                      .value = value.tensor()});
+    optimiser.measure(context, store, 0);
     optimiser.update(context, store, 0, {.clip_norm = 1.0}, 1e-4, step++);
     adapter->prepare(context, masters);
   };

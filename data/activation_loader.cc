@@ -178,8 +178,10 @@ void ActivationLoader::add_slot() {
   const std::size_t bytes = tensor_bytes(cache_.manifest().format, options_.slice);
   const Shape shape{options_.slice.rows(), cache_.width()};
   auto slot = std::make_unique<Slot>();
-  slot->memory = Buffer(Device::kCpu, options_.layers.size() * 2 * bytes);
-  prefer_large_pages(slot->memory);
+  const auto size = static_cast<std::int64_t>(options_.layers.size() * 2 * bytes);
+  slot->memory = Buffer::pinned(options_.device, DType::kInt8, {size});
+  // What a device copies from must stay where it is.
+  if (options_.device == Device::kCpu) prefer_large_pages(slot->memory);
   auto* memory = static_cast<std::byte*>(slot->memory.data());
   for (std::size_t i = 0; i < options_.layers.size(); ++i, memory += 2 * bytes) {
     slot->batch.layers.push_back(

@@ -20,7 +20,8 @@ namespace tadapt {
 struct LoaderOptions {
   std::vector<int> layers;  ///< the layers this rank trains
   BatchSlice slice;
-  int threads = 2;  ///< reading threads, at least 1
+  int threads = 2;               ///< reading threads, at least 1
+  Device device = Device::kCpu;  ///< that copies from the batches' memory, which lies on the host
 };
 
 /// This rank's part of one batch.

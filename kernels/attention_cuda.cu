@@ -1,9 +1,8 @@
-#include <vector>
+#include <numbers>
 
 #include "kernels/attention.h"
-#include "kernels/core/elementwise.cuh"
+#include "kernels/attention_bfloat16.cuh"
 #include "kernels/core/exponential.h"
-#include "kernels/core/memory.h"
 
 namespace tadapt::cuda {
 namespace {
@@ -14,24 +13,12 @@ constexpr int kThreadsPerRow = 4;  // that share a query row
 constexpr int kThreads = kQueries * kThreadsPerRow;
 constexpr int kMostHeadSize = 256;
 
-struct Sizes {
-  int sequences, heads, groups, size;
-  std::int64_t tiles;  ///< of kQueries rows, over all sequences at most
+struct Float32Attention {
+  const float *query, *key, *value;
+  float* out;
+  AttentionSizes sizes;
+  float scale;  ///< 1 / √h
 };
-
-/// Which sequence and rows a tile covers; no rows when there are fewer tiles than the bound.
-struct Rows {
-  std::int64_t start, begin, end;
-};
-__device__ Rows rows_of_tile(const std::int32_t* offsets, int sequences, std::int64_t tile) {
-  for (int b = 0; b < sequences; ++b) {
-    const std::int64_t start = offsets[b], end = offsets[b + 1];
-    const std::int64_t tiles = (end - start + kQueries - 1) / kQueries;
-    if (tile < tiles) return {start, start + tile * kQueries, min(end, start + (tile + 1) * kQueries)};
-    tile -= tiles;
-  }
-  return {0, 0, 0};
-}
 
 /// Σ over the threads that share a row.
 __device__ float row_sum(float value) {
@@ -57,28 +44,27 @@ __device__ void load_rows(const float* from, std::int64_t begin, std::int64_t en
 /// A block a tile of query rows and a head; keys and values pass through shared memory tile by tile, the softmax is
 /// online. fp32 throughout.
 template <int kHeadSize>
-__global__ void __launch_bounds__(kThreads) attend(const float* query, const float* key, const float* value,
-                                                   const std::int32_t* offsets, Sizes sizes, float scale, float* out) {
-  const int head = static_cast<int>(blockIdx.x / sizes.tiles), group = head / (sizes.heads / sizes.groups);
-  const Rows rows = rows_of_tile(offsets, sizes.sequences, blockIdx.x % sizes.tiles);
-  if (rows.begin == rows.end) return;
+__global__ void __launch_bounds__(kThreads) attend_float32(Float32Attention in, QueryTiles tiles) {
+  const AttentionSizes& sizes = in.sizes;
+  const QueryTile rows = tiles.tiles[blockIdx.x / static_cast<unsigned>(sizes.heads)];
+  const int head = static_cast<int>(blockIdx.x % static_cast<unsigned>(sizes.heads)), group = sizes.group_of(head);
   const int size = sizes.size, stride = size + 1;  // one more: rows start in different banks
   float* queries = dynamic_shared<float>();
   float* keys = queries + kQueries * stride;
   float* values = keys + kKeys * stride;
   float* weights = values + kKeys * stride;
   const int row = static_cast<int>(threadIdx.x) / kThreadsPerRow, part = static_cast<int>(threadIdx.x) % kThreadsPerRow;
-  load_rows(query + head * size, rows.begin, rows.end, static_cast<std::int64_t>(sizes.heads) * size, size, stride,
+  load_rows(in.query + head * size, rows.begin, rows.end, static_cast<std::int64_t>(sizes.heads) * size, size, stride,
             queries);
 
   constexpr int kOwned = kHeadSize / kThreadsPerRow;
   float sums[kOwned] = {};
   float largest = -INFINITY, total = 0.0f;
-  for (std::int64_t first = rows.start; first < rows.end; first += kKeys) {
+  for (std::int32_t first = rows.start; first < rows.end; first += kKeys) {
     __syncthreads();
     const std::int64_t key_stride = static_cast<std::int64_t>(sizes.groups) * size;
-    load_rows(key + group * size, first, rows.end, key_stride, size, stride, keys);
-    load_rows(value + group * size, first, rows.end, key_stride, size, stride, values);
+    load_rows(in.key + group * size, first, rows.end, key_stride, size, stride, keys);
+    load_rows(in.value + group * size, first, rows.end, key_stride, size, stride, values);
     __syncthreads();
     float scores[kKeys / kThreadsPerRow];
     float tile_largest = -INFINITY;
@@ -87,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) attend(const float* query, const flo
       const int column = j * kThreadsPerRow + part;
       float score = 0.0f;
       for (int d = 0; d < size; ++d) score += queries[row * stride + d] * keys[column * stride + d];
-      scores[j] = first + column <= rows.begin + row ? score * scale : -INFINITY;
+      scores[j] = first + column <= rows.begin + row ? score * in.scale : -INFINITY;
       tile_largest = fmaxf(tile_largest, scores[j]);
     }
     const float new_largest = fmaxf(largest, row_maximum(tile_largest));
@@ -116,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) attend(const float* query, const flo
     __syncwarp();
   }
   if (rows.begin + row >= rows.end) return;
-  float* to = out + ((rows.begin + row) * sizes.heads + head) * size;
+  float* to = in.out + (static_cast<std::int64_t>(rows.begin + row) * sizes.heads + head) * size;
   TADAPT_UNROLL
   for (int i = 0; i < kOwned; ++i) {
     const int d = i * kThreadsPerRow + part;
@@ -125,34 +111,54 @@ __global__ void __launch_bounds__(kThreads) attend(const float* query, const flo
 }
 
 template <int kHeadSize>
-void start(Context& context, const AttentionInput& input, const Sizes& sizes, const Tensor& out) {
+void start_float32(Context& context, const AttentionInput& input, const AttentionSizes& sizes, const Tensor& out) {
   const std::size_t shared =
       sizeof(float) * static_cast<std::size_t>((kQueries + 2 * kKeys) * (sizes.size + 1) + kQueries * (kKeys + 1));
-  check(cudaFuncSetAttribute(attend<kHeadSize>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-        "cudaFuncSetAttribute");
-  launch(context, "causal_attention", {sizes.tiles * sizes.heads, kThreads, shared}, attend<kHeadSize>,
-         numbers<const float>(input.query), numbers<const float>(input.key), numbers<const float>(input.value),
-         numbers<const std::int32_t>(input.offsets), sizes, 1.0f / std::sqrt(static_cast<float>(sizes.size)),
-         numbers<float>(out));
+  launch_tiles(context, {0, kThreads, shared}, query_tiles(input.offsets.span<std::int32_t>(), kQueries),
+               attend_float32<kHeadSize>,
+               {numbers<const float>(input.query), numbers<const float>(input.key), numbers<const float>(input.value),
+                numbers<float>(out), sizes, 1.0f / std::sqrt(static_cast<float>(sizes.size))});
+}
+
+/// The tensor in bf16 at `to`, each head behind zeros up to `padded`.
+void round_rows(Context& context, const Tensor& from, int padded, bfloat16* to) {
+  const int size = static_cast<int>(from.size(2));
+  const auto* numbers_of = numbers<const float>(from);
+  elementwise<1>(context, "causal_attention", from.size(0) * from.size(1) * padded / 8, true,
+                 RoundRows{numbers_of, reinterpret_cast<Bfloat16Pair*>(to), size, padded,
+                           size % 4 == 0 && aligned_to_16(numbers_of)});
+}
+
+template <class T>
+void start_bfloat16(Context& context, const AttentionInput& input, const AttentionSizes& sizes, const Tensor& out) {
+  const int padded = static_cast<int>(blocks_for(sizes.size, 8)) * 8;
+  const std::int64_t elements = input.key.size(0) * input.key.size(1) * padded;
+  auto* key = static_cast<bfloat16*>(context.scratch(0, 2 * static_cast<std::size_t>(elements) * sizeof(bfloat16)));
+  round_rows(context, input.key, padded, key);
+  round_rows(context, input.value, padded, key + elements);
+  const auto* query = numbers<const float>(input.query);
+  launch_tiles(
+      context, {0, T::kThreads, T::kSharedBytes}, query_tiles(input.offsets.span<std::int32_t>(), T::kRows),
+      attend_bfloat16<T>,
+      {query, key, key + elements, numbers<float>(out), sizes, padded, sizes.size % 4 == 0 && aligned_to_16(query),
+       std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(sizes.size))});
 }
 
 }  // namespace
 
 void causal_attention(Context& context, const AttentionInput& input, const Tensor& out) {
-  const std::int64_t sequences = input.offsets.size(0) - 1, tokens = input.query.size(0);
-  const Sizes sizes{static_cast<int>(sequences), static_cast<int>(input.query.size(1)),
-                    static_cast<int>(input.key.size(1)), static_cast<int>(input.query.size(2)),
-                    blocks_for(tokens, kQueries) + sequences};
+  const AttentionSizes sizes{static_cast<int>(input.query.size(1)), static_cast<int>(input.key.size(1)),
+                             static_cast<int>(input.query.size(2))};
   require_shape(sizes.size <= kMostHeadSize, "causal_attention: head size {}, at most {} on a GPU", sizes.size,
                 kMostHeadSize);
-  std::vector<std::int32_t> offsets(static_cast<std::size_t>(sequences + 1));
-  cuda::copy(context, input.offsets, Tensor::of(std::span(offsets), {sequences + 1}));
-  cuda::synchronize(context);
-  require_sequences(offsets, tokens);
-  if (tokens == 0) return;
-  if (sizes.size <= 64) return start<64>(context, input, sizes, out);
-  if (sizes.size <= 128) return start<128>(context, input, sizes, out);
-  start<kMostHeadSize>(context, input, sizes, out);
+  require_sequences(input.offsets.span<std::int32_t>(), input.query.size(0));
+  if (out.elements() == 0) return;
+  const auto start = [&](auto float32, auto bfloat16) {
+    (input.compute == DType::kFloat32 ? float32 : bfloat16)(context, input, sizes, out);
+  };
+  if (sizes.size <= 64) return start(&start_float32<64>, &start_bfloat16<Tiling<64, 2, 64>>);
+  if (sizes.size <= 128) return start(&start_float32<128>, &start_bfloat16<Tiling<128, 2, 64>>);
+  start(&start_float32<kMostHeadSize>, &start_bfloat16<Tiling<kMostHeadSize, 1, 32>>);
 }
 
 }  // namespace tadapt::cuda

@@ -17,8 +17,10 @@ enum class Layout : std::uint8_t {
 /// What happens to a product before it is stored.
 enum class Epilogue : std::uint8_t { kNone, kRelu };
 
+TADAPT_BACKENDS(std::string product_library();)
+
 /// The library behind the products and its version, as checkpoints record it: "oneDNN 2.6.3".
-std::string product_library();
+inline std::string product_library(Device device) { TADAPT_DISPATCH_ON(device, product_library, ); }
 
 /// Weights rearranged once for the backend's products. Owns its copy; move-only; an empty one holds nothing.
 class PackedWeights {

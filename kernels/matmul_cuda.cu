@@ -119,6 +119,11 @@ void multiply(Context& context, const char* op, const Product& product) {
 
 }  // namespace
 
+std::string product_library() {
+  const std::size_t version = cublasLtGetVersion();
+  return fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
 PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
   auto impl = std::make_unique<PackedWeights::Impl>();
   const bool by_output = layout == Layout::kOutputInput;

@@ -13,11 +13,11 @@ dnnl::memory::data_type onednn_type(DType dtype) {
   return dtype == DType::kFloat32 ? dnnl::memory::data_type::f32 : dnnl::memory::data_type::bf16;
 }
 
-}  // namespace cpu
-
 std::string product_library() {
   const dnnl_version_t* version = dnnl_version();
   return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
 }
+
+}  // namespace cpu
 
 }  // namespace tadapt

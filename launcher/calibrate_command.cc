@@ -1,7 +1,6 @@
 // `tadapt-dist calibrate`: where the sparse route stops paying on this machine.
 #include <fmt/format.h>
 
-#include "kernels/instruction_set.h"
 #include "launcher/arguments.h"
 #include "launcher/commands.h"
 #include "launcher/run_config.h"
@@ -9,11 +8,13 @@
 #include "runtime/adapter/break_even.h"
 #include "runtime/model/decoder_config.h"
 #include "runtime/plan/step_timer.h"
+#include "runtime/train/device_choice.h"
 
 namespace tadapt {
 namespace {
 
-constexpr OptionFlag kFlags[] = {{"target", "model.target"}, {"features", "adapter.features"}};
+constexpr OptionFlag kFlags[] = {
+    {"target", "model.target"}, {"features", "adapter.features"}, {"device", "grid.device"}};
 
 }  // namespace
 
@@ -37,7 +38,7 @@ int calibrate_command(const Words& words, const Process& process) {
       .compute = options.train.compute};
   environment.print(fmt::format("D {}, F {}, leaves of {} tokens, {}, {}, {} threads", setting.shape.model_width,
                                 setting.shape.features, setting.tokens, name(setting.compute),
-                                name(effective_instruction_set()), environment.context.threads()));
+                                arithmetic_of(environment.context), environment.context.threads()));
   const double measured = measure_break_even(environment.context, setting);
   const double committed = break_even(environment.context.device(), setting.shape, setting.compute);
   environment.print(

@@ -19,7 +19,8 @@ constexpr OptionFlag kFlags[] = {{"base", "model.base"},
                                  {"max-tokens", "cache.max_tokens"},
                                  {"tokens-per-sequence", "cache.tokens_per_sequence"},
                                  {"drop-first-positions", "cache.drop_first_positions"},
-                                 {"rows", "cache.rows"}};
+                                 {"rows", "cache.rows"},
+                                 {"device", "grid.device"}};
 
 }  // namespace
 

@@ -16,8 +16,11 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr OptionFlag kFlags[] = {
-    {"base", "model.base"}, {"target", "model.target"}, {"corpus", "corpus.validation"}, {"format", "corpus.format"}};
+constexpr OptionFlag kFlags[] = {{"base", "model.base"},
+                                 {"target", "model.target"},
+                                 {"corpus", "corpus.validation"},
+                                 {"format", "corpus.format"},
+                                 {"device", "grid.device"}};
 
 CommandSyntax syntax() {
   CommandSyntax syntax{

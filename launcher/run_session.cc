@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/instruction_set.h"
+#include "runtime/train/device_choice.h"
 
 namespace tadapt {
 namespace {
@@ -34,6 +35,13 @@ void agree_on_instruction_set(Communicator& world, const Process& process) {
                                  name(static_cast<InstructionSet>(static_cast<int>(highest))), name(agreed)));
 }
 
+Context context_of(const RunOptions& options, Communicator& world, const Process& process) {
+  DeviceRequest request;
+  parse_device(options.grid.device, request);
+  const RankPlace place{.local_rank = process.session.local_rank(), .threads = threads_of(options, world, process)};
+  return choose_device(request, place, world, process.announce);
+}
+
 /// Longer than the communicator's bound: that one can name the peer.
 double watchdog_seconds(const RunOptions& options) { return 2.0 * options.grid.timeout_seconds + 30.0; }
 
@@ -41,7 +49,7 @@ double watchdog_seconds(const RunOptions& options) { return 2.0 * options.grid.t
 
 RunSession::RunSession(const RunOptions& options, const Process& process)
     : world_(make_communicator(process.session, options.grid.timeout_seconds)),
-      context_(Context::cpu(threads_of(options, *world_, process))),
+      context_(context_of(options, *world_, process)),
       watchdog_(process.session.who(), watchdog_seconds(options)),
       files_(process.files, [this] { watchdog_.beat(); }),
       environment_{.files = files_,

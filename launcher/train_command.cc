@@ -17,13 +17,14 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr OptionFlag kFlags[] = {{"layers", "run.layers"}, {"run", "run.dir"}};
+constexpr OptionFlag kFlags[] = {{"layers", "run.layers"}, {"run", "run.dir"}, {"device", "grid.device"}};
 
 CommandSyntax syntax() {
-  CommandSyntax syntax{.usage = "train [--config FILE] [--layers all|0,3,5-8] [--set KEY=VALUE]…",
-                       .about =
-                           "Trains an adapter for every chosen layer. The activation cache is captured first when it\n"
-                           "is not there; a run directory that holds a checkpoint is continued."};
+  CommandSyntax syntax{
+      .usage = "train [--config FILE] [--layers all|0,3,5-8] [--device auto|cpu|cuda[:N]] [--set KEY=VALUE]…",
+      .about =
+          "Trains an adapter for every chosen layer. The activation cache is captured first when it\n"
+          "is not there; a run directory that holds a checkpoint is continued."};
   add_option_flags(syntax.flags, kFlags);
   auto add = syntax.flags.add_options();
   add("resume", po::value<std::string>()->value_name("auto|never")->default_value("auto"),

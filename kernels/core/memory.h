@@ -13,9 +13,9 @@ struct DeviceMemory {
   std::size_t total = 0;
 };
 
-TADAPT_BACKENDS(void select_device(int index); int device_count(); std::string device_identity();
-                DeviceMemory device_memory(); void* allocate(std::size_t bytes); void release(void* memory);
-                void* allocate_pinned(std::size_t bytes); void release_pinned(void* memory);
+TADAPT_BACKENDS(void select_device(int index); int device_count(); std::string device_kind();
+                std::string device_address(); DeviceMemory device_memory(); void* allocate(std::size_t bytes);
+                void release(void* memory); void* allocate_pinned(std::size_t bytes); void release_pinned(void* memory);
                 void copy(Context& context, const Tensor& from, const Tensor& to);
                 void clear(Context& context, const Tensor& tensor); void synchronize(Context& context);)
 
@@ -24,8 +24,9 @@ TADAPT_BACKENDS(void select_device(int index); int device_count(); std::string d
 inline void select_device(Device device, int index) { TADAPT_DISPATCH_ON(device, select_device, index); }
 /// How many there are. DeviceError when their driver is missing or too old.
 inline int device_count(Device device) { TADAPT_DISPATCH_ON(device, device_count, ); }
-/// The one selected: its model, and what tells it from every other one of this host.
-inline std::string device_identity(Device device) { TADAPT_DISPATCH_ON(device, device_identity, ); }
+/// Of the one selected: its model, and what tells it from every other one of its host.
+inline std::string device_kind(Device device) { TADAPT_DISPATCH_ON(device, device_kind, ); }
+inline std::string device_address(Device device) { TADAPT_DISPATCH_ON(device, device_address, ); }
 /// Of the one selected.
 inline DeviceMemory device_memory(Device device) { TADAPT_DISPATCH_ON(device, device_memory, ); }
 
@@ -61,12 +62,13 @@ std::vector<T> on_host(Context& context, const Tensor& tensor) {
   return numbers;
 }
 
-/// The same numbers where the context computes: the tensor itself if it lies there, else a copy of it.
-class DeviceView {
+/// The same numbers on another device: the tensor itself if it lies there already, else a copy of it, made when
+/// everything asked of the context so far is done.
+class View {
  public:
-  DeviceView(Context& context, const Tensor& tensor) : tensor_(tensor) {
-    if (tensor.empty() || tensor.device() == context.device()) return;
-    copy_ = Buffer(context.device(), tensor.dtype(), tensor.shape());
+  View(Context& context, const Tensor& tensor, Device device) : tensor_(tensor) {
+    if (tensor.empty() || tensor.device() == device) return;
+    copy_ = Buffer(device, tensor.dtype(), tensor.shape());
     tensor_ = copy_.tensor();
     copy(context, tensor, tensor_);
     synchronize(context);
@@ -76,6 +78,14 @@ class DeviceView {
  private:
   Buffer copy_;
   Tensor tensor_;
+};
+/// Where the context computes.
+struct DeviceView : View {
+  DeviceView(Context& context, const Tensor& tensor) : View(context, tensor, context.device()) {}
+};
+/// On the host.
+struct HostView : View {
+  HostView(Context& context, const Tensor& tensor) : View(context, tensor, Device::kCpu) {}
 };
 
 }  // namespace tadapt

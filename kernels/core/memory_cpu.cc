@@ -12,7 +12,8 @@ constexpr std::size_t kAlignment = 64;
 
 void select_device(int) {}
 int device_count() { return 1; }
-std::string device_identity() { return name(Device::kCpu); }
+std::string device_kind() { return name(Device::kCpu); }
+std::string device_address() { return name(Device::kCpu); }
 DeviceMemory device_memory() { return {.free = host_memory_bytes(), .total = host_memory_bytes()}; }
 
 void* allocate(std::size_t bytes) {

@@ -15,6 +15,14 @@ struct Stream {
   Stream& operator=(const Stream&) = delete;
 };
 
+cudaDeviceProp selected() {
+  int index = 0;
+  cudaDeviceProp properties{};
+  check(cudaGetDevice(&index), "cudaGetDevice");
+  check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+  return properties;
+}
+
 /// What a device must be able to load.
 __global__ void probe() {}
 constexpr int kOldestMajor = 8;
@@ -62,13 +70,14 @@ int device_count() {
   return count;
 }
 
-std::string device_identity() {
-  int index = 0;
-  cudaDeviceProp properties{};
-  check(cudaGetDevice(&index), "cudaGetDevice");
-  check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-  return fmt::format("{} at {:04x}:{:02x}:{:02x}", properties.name, properties.pciDomainID, properties.pciBusID,
-                     properties.pciDeviceID);
+std::string device_kind() {
+  const cudaDeviceProp properties = selected();
+  return fmt::format("{}, compute capability {}.{}", properties.name, properties.major, properties.minor);
+}
+
+std::string device_address() {
+  const cudaDeviceProp properties = selected();
+  return fmt::format("{:04x}:{:02x}:{:02x}", properties.pciDomainID, properties.pciBusID, properties.pciDeviceID);
 }
 
 DeviceMemory device_memory() {

@@ -23,13 +23,8 @@ struct AdapterCompute {
   double sparse_below = 0.0;       ///< active features per token below which training takes the sparse route; 0: never
 };
 
-/// What one backward pass reports besides gradients.
-struct AdapterBackward {
-  double weighted_activations = 0.0;  ///< Σ_t Σ_i a_ti ‖W_dec,i‖₂ over the leaf
-};
-
-/// An adapter binds to tensors by name; it owns its shape, its compute type and the packed working copies of its
-/// weights, and knows neither where the masters live nor the optimiser nor the loss.
+/// An adapter binds to tensors by name, all on its contexts' device; it owns its shape, its compute type and the packed
+/// working copies of its weights, and knows neither where the masters live nor the optimiser nor the loss.
 class Adapter {
  public:
   virtual ~Adapter() = default;
@@ -38,7 +33,7 @@ class Adapter {
   /// The tensors it trains and the statistics it counts, as a group called `name`.
   virtual ParameterGroupSpec parameters(std::string name) const = 0;
   /// Fills zeroed masters with the starting point: a function of (seed, layer) alone, equal to the hybrid model.
-  virtual void initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const = 0;
+  virtual void initialise(Context& context, const ParameterTensors& masters, std::uint64_t seed, int layer) const = 0;
   /// Takes over changed masters (packs working copies). Before the first forward and after every optimiser step.
   virtual void prepare(Context& context, const ParameterTensors& masters) = 0;
   /// activations [T,F] and output [T,D] (both fp32, overwritten) of x [T,D] (fp32 or bf16). A row depends on its own
@@ -58,8 +53,9 @@ class Adapter {
     const ParameterTensors& masters;
     const ParameterTensors& gradients;
     const ParameterTensors& statistics;
+    const Tensor& weighted_activations;  ///< [1] float64, overwritten: Σ_t Σ_i a_ti ‖W_dec,i‖₂ over the leaf
   };
-  virtual AdapterBackward backward(Context& context, const BackwardArguments& arguments) = 0;
+  virtual void backward(Context& context, const BackwardArguments& arguments) = 0;
 };
 
 /// Name of the statistic every adapter counts: [F], on how many tokens each feature was active. Kept as fp32 so that

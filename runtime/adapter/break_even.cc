@@ -15,6 +15,10 @@ struct Row {
 constexpr std::array kRows = {
     Row{Device::kCpu, DType::kBFloat16, 0.12},
     Row{Device::kCpu, DType::kFloat32, 0.11},
+    // By arithmetic, not measured: 433 ns a dense token at D 3584, F 8192 against 82 ns and 5 ns a pair, with gathers
+    // at 70 % of the memory's bandwidth.
+    Row{Device::kCuda, DType::kBFloat16, 0.006},
+    Row{Device::kCuda, DType::kFloat32, 0.06},
 };
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include "runtime/adapter/transcoder.h"
 
 #include <cmath>
-#include <cstring>
 
-#include "kernels/core/random.h"
+#include "kernels/core/memory.h"
 #include "kernels/pointwise.h"
+#include "kernels/uniform.h"
 #include "runtime/adapter/grown.h"
 
 namespace tadapt {
@@ -13,20 +13,14 @@ namespace {
 /// x in `dtype`: itself, or rounded into `memory`.
 Tensor in_dtype(Context& context, const Tensor& x, DType dtype, Buffer& memory) {
   if (dtype == DType::kFloat32 || x.dtype() == dtype) return x;
-  const Tensor rounded = grown(memory, dtype, x.size(0), x.size(1));
+  const Tensor rounded = grown(context, memory, dtype, x.size(0), x.size(1));
   convert(context, x, rounded);
   return rounded;
 }
 
 }  // namespace
 
-Transcoder::Transcoder(const AdapterShape& shape, const AdapterCompute& compute)
-    : shape_(shape),
-      compute_(compute),
-      encoder_bias_(Device::kCpu, DType::kFloat32, {shape.features}),
-      decoder_bias_(Device::kCpu, DType::kFloat32, {shape.model_width}),
-      decoder_norms_(Device::kCpu, DType::kFloat32, {shape.features}),
-      activation_sums_(Device::kCpu, DType::kFloat32, {shape.features}) {
+Transcoder::Transcoder(const AdapterShape& shape, const AdapterCompute& compute) : shape_(shape), compute_(compute) {
   if (shape.features < 1) throw ConfigError("adapter.features: expected at least 1, found {}", shape.features);
   require_shape(shape.model_width >= 1, "adapter for a model of width {}", shape.model_width);
 }
@@ -38,13 +32,12 @@ ParameterGroupSpec Transcoder::parameters(std::string name) const {
           {{kActiveCounts, {features}}}};
 }
 
-void Transcoder::initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const {
+void Transcoder::initialise(Context& context, const ParameterTensors& masters, std::uint64_t seed, int layer) const {
   const RandomStream random(seed, RandomPurpose::kInitialWeights, 0, static_cast<std::uint64_t>(layer));
   const float bound = 1.0f / std::sqrt(static_cast<float>(shape_.model_width));
-  const std::span<float> encoder = masters["W_enc"].span<float>();
-  for (std::size_t i = 0; i < encoder.size(); ++i)
-    encoder[i] = (2.0f * random.uniform(static_cast<std::uint32_t>(i)) - 1.0f) * bound;
-  for (const char* zero : {"b_enc", "W_dec", "b_dec"}) std::memset(masters[zero].data(), 0, masters[zero].bytes());
+  const Tensor encoder = masters["W_enc"];
+  uniform(context, random, bound, encoder.reshaped({encoder.elements()}));
+  for (const char* zero : {"b_enc", "W_dec", "b_dec"}) clear(context, masters[zero]);
 }
 
 void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
@@ -54,14 +47,20 @@ void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
     else
       repack_weights(context, masters[name], packed);
   };
+  if (decoder_norms_.bytes() == 0) {
+    for (Buffer* per_feature : {&encoder_bias_, &decoder_norms_, &activation_sums_})
+      *per_feature = Buffer(context.device(), DType::kFloat32, {shape_.features});
+    decoder_bias_ = Buffer(context.device(), DType::kFloat32, {shape_.model_width});
+  }
   pack("W_enc", Layout::kOutputInput, encoder_);
   pack("W_dec", Layout::kInputOutput, decoder_);
   pack("W_dec", Layout::kOutputInput, decoder_backward_);
-  std::memcpy(encoder_bias_.data(), masters["b_enc"].data(), encoder_bias_.bytes());
-  std::memcpy(decoder_bias_.data(), masters["b_dec"].data(), decoder_bias_.bytes());
+  copy(context, masters["b_enc"], encoder_bias_.tensor());
+  copy(context, masters["b_dec"], decoder_bias_.tensor());
   decoder_norms(context, masters["W_dec"], decoder_norms_.tensor());
   if (compute_.sparse_below > 0.0 && compute_.dtype != DType::kFloat32)
-    convert(context, masters["W_dec"], grown(decoder_rows_, compute_.dtype, shape_.features, shape_.model_width));
+    convert(context, masters["W_dec"],
+            grown(context, decoder_rows_, compute_.dtype, shape_.features, shape_.model_width));
 }
 
 Tensor Transcoder::decoder_rows(const ParameterTensors& masters) const {
@@ -85,27 +84,22 @@ void Transcoder::forward(Context& context, const Tensor& x, const ParameterTenso
     matmul(context, activations, decoder_, decoder_bias_.tensor(), Epilogue::kNone, output);
 }
 
-AdapterBackward Transcoder::backward(Context& context, const BackwardArguments& arguments) {
+void Transcoder::backward(Context& context, const BackwardArguments& arguments) {
   column_sums(context, arguments.cotangent, arguments.gradients["b_dec"]);
   if (arguments.record.route() == Route::kSparse)
     sparse_gradients(context, arguments);
   else
     dense_gradients(context, arguments);
-  const Tensor sums = activation_sums_.tensor();
-  const Tensor norms = decoder_norms_.tensor();
+  const Tensor sums = activation_sums_.tensor(), norms = decoder_norms_.tensor();
   sparsity_decoder_gradient(context, sums, arguments.masters["W_dec"], norms, arguments.sparsity,
                             arguments.gradients["W_dec"]);
-  double weighted = 0.0;
-  const std::span<const float> sum = sums.span<float>();
-  const std::span<const float> norm = norms.span<float>();
-  for (std::size_t i = 0; i < sum.size(); ++i) weighted += static_cast<double>(sum[i]) * static_cast<double>(norm[i]);
-  return {weighted};
+  weighted_activations(context, sums, norms, arguments.weighted_activations);
 }
 
 void Transcoder::dense_gradients(Context& context, const BackwardArguments& arguments) {
   const Tensor& activations = arguments.record.activations();
   const ParameterTensors& gradients = arguments.gradients;
-  const Tensor da = grown(activation_gradient_, DType::kFloat32, activations.size(0), shape_.features);
+  const Tensor da = grown(context, activation_gradient_, DType::kFloat32, activations.size(0), shape_.features);
   matmul(context, arguments.cotangent, decoder_backward_, Tensor(), Epilogue::kNone, da);
   feature_gradient(context, activations, decoder_norms_.tensor(), arguments.sparsity, da);
   weight_gradient(context, da, arguments.x, compute_.dtype, gradients["W_enc"]);

@@ -16,12 +16,12 @@ class Transcoder : public Adapter {
   const AdapterShape& shape() const override { return shape_; }
   const AdapterCompute& compute() const override { return compute_; }
   ParameterGroupSpec parameters(std::string name) const override;
-  void initialise(const ParameterTensors& masters, std::uint64_t seed, int layer) const override;
+  void initialise(Context& context, const ParameterTensors& masters, std::uint64_t seed, int layer) const override;
   void prepare(Context& context, const ParameterTensors& masters) override;
   void forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const override;
   void forward(Context& context, const Tensor& x, const ParameterTensors& masters, FeatureRecord& record,
                const Tensor& output) const override;
-  AdapterBackward backward(Context& context, const BackwardArguments& arguments) override;
+  void backward(Context& context, const BackwardArguments& arguments) override;
 
  private:
   void dense_gradients(Context& context, const BackwardArguments& arguments);
@@ -31,14 +31,11 @@ class Transcoder : public Adapter {
 
   AdapterShape shape_;
   AdapterCompute compute_;
-  PackedWeights encoder_;           // x · W_encᵀ
-  PackedWeights decoder_;           // a · W_dec
-  PackedWeights decoder_backward_;  // cotangent · W_decᵀ
-  Buffer encoder_bias_;
-  Buffer decoder_bias_;
-  Buffer decoder_norms_;
-  Buffer activation_sums_;
-  Buffer decoder_rows_;                   // [F,D] in bf16, where both sparse and bf16
+  PackedWeights encoder_;                                                 // x · W_encᵀ
+  PackedWeights decoder_;                                                 // a · W_dec
+  PackedWeights decoder_backward_;                                        // cotangent · W_decᵀ
+  Buffer encoder_bias_, decoder_bias_, decoder_norms_, activation_sums_;  // made by prepare, where it runs
+  Buffer decoder_rows_;                                                   // [F,D] in bf16, where both sparse and bf16
   Buffer activation_gradient_;            // [T,F], grown to the largest leaf seen on the dense route
   Buffer rounded_cotangent_, rounded_x_;  // [T,D] in bf16, grown likewise on the sparse route
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <memory>
 #include <optional>
 
 #include "kernels/core/host_memory.h"
@@ -31,13 +30,15 @@ void require_space(const CaptureJob& job) {
   throw WriteError("{}: the capture needs {} more bytes on disk, {} are free", job.directory.string(), needed, free);
 }
 
-void require_memory(const CapturePlan& plan) {
+/// Of the host: models on a GPU are in its memory, where loading them failed if they did not fit.
+void require_memory(const CapturePlan& plan, Device device) {
   const std::uint64_t memory = host_memory_bytes();
-  if (plan.shard_memory_bytes + plan.model_memory_bytes <= memory) return;
+  const std::uint64_t models = device == Device::kCpu ? plan.model_memory_bytes : 0;
+  if (plan.shard_memory_bytes + models <= memory) return;
   throw ConfigError(
       "cache.sequences_per_shard {}: the largest shard needs {} bytes of memory beside {} of the models, this host has "
       "{}",
-      plan.format.sequences_per_shard, plan.shard_memory_bytes, plan.model_memory_bytes, memory);
+      plan.format.sequences_per_shard, plan.shard_memory_bytes, models, memory);
 }
 
 /// The shards that no earlier run left whole, the same list on all ranks, which share the reading; nullopt when one of
@@ -73,11 +74,11 @@ class RankShards {
   /// Runs one batch, and writes the shard when that was its last. Returns the rows it made.
   std::int64_t run_batch() {
     if (done()) return 0;
-    if (!pass_) pass_ = std::make_unique<ShardPass>(job_.context, job_.pair, job_.plan, mine_[next_]);
+    if (!pass_) pass_.emplace(job_.context, job_.pair, job_.plan);
+    if (pass_->shard() != mine_[next_]) pass_->begin(mine_[next_]);
     const std::int64_t rows = pass_->run_batch(job_.tokens, job_.batch_tokens);
     if (pass_->done()) {
       writer_.write_shard(pass_->shard(), pass_->rows());
-      pass_.reset();
       ++next_;
     }
     return rows;
@@ -88,7 +89,7 @@ class RankShards {
   ActivationCacheWriter& writer_;
   std::vector<std::int64_t> mine_;
   std::size_t next_ = 0;
-  std::unique_ptr<ShardPass> pass_;
+  std::optional<ShardPass> pass_;
 };
 
 /// Batch by batch in step with the other ranks, so that no wait is longer than a batch and all stop together.
@@ -127,7 +128,7 @@ CaptureOutcome capture(const CaptureJob& job) {
   const CaptureIdentity identity{.directory = job.directory, .format = job.plan.format, .provenance = job.provenance};
   const CaptureState state = state_seen_by_first(job.files, job.ranks, identity);
   if (state == CaptureState::kComplete) return CaptureOutcome::kDone;
-  require_memory(job.plan);
+  require_memory(job.plan, job.context.device());
   if (job.ranks.rank() == 0) {
     require_space(job);
     if (state == CaptureState::kNew) begin_capture(job.files, identity);

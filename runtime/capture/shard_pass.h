@@ -1,4 +1,4 @@
-// ShardPass: the rows of one shard, made batch by batch.
+// ShardPass: the rows of one shard after another, made batch by batch.
 #pragma once
 
 #include <span>
@@ -6,48 +6,69 @@
 
 #include "data/activation_cache_writer.h"
 #include "runtime/capture/capture_plan.h"
+#include "runtime/capture/finite_rows.h"
+#include "runtime/capture/row_transfer.h"
 #include "runtime/model/segments.h"
 
 namespace tadapt {
 
-/// Collects x and Δ of all layers of a shard in host memory. Does not know ranks or files.
+/// Collects x and Δ of all layers of a shard in host memory, which serves one shard after another. Does not know ranks
+/// or files.
 class ShardPass {
  public:
   using TokenSource = std::function<std::span<const std::int32_t>(std::int64_t sequence)>;
 
-  /// All must outlive the pass.
-  ShardPass(Context& context, const Decoder& pair, const CapturePlan& plan, std::int64_t shard);
+  /// Takes memory for the plan's largest shard. All must outlive the pass.
+  ShardPass(Context& context, const Decoder& pair, const CapturePlan& plan);
 
-  std::int64_t shard() const { return shard_; }
+  /// Turns to another shard; the rows of the one before are lost.
+  void begin(std::int64_t shard);
+  std::int64_t shard() const { return shard_; }  ///< -1 before the first
   bool done() const { return next_sequence_ == end_sequence_; }
   /// Runs the next sequences, up to `batch_tokens` of them together (at least one). Returns the rows it kept.
   /// DataError when a sequence is not as long as planned; NonFiniteError.
   std::int64_t run_batch(const TokenSource& tokens, std::int64_t batch_tokens);
-  /// Views of the rows, once done.
+  /// Views of the shard's rows, once done.
   ShardRows rows() const;
 
  private:
+  /// What a set of rows that must be finite is.
+  struct Checked {
+    enum What { kInput, kTargetOutput, kDelta };
+    int layer;
+    What what;
+  };
   struct Batch {
     TokenBatch tokens;
     std::vector<std::int64_t> sequences;  ///< numbers in the corpus
     std::vector<std::int32_t> kept;       ///< rows of the batch
+    Tensor rows;                          ///< `kept` where the context computes
+    Tensor x;                             ///< those rows of the MLP input last read
+    std::vector<Checked> checked;         ///< what finite_ was given
   };
   Batch next_batch(const TokenSource& tokens, std::int64_t batch_tokens);
   void add_sequence(const TokenSource& tokens, Batch& batch);
   void observe(Batch& batch, const Reading& reading);
-  void add_delta(Batch& batch, const Reading& reading, const Tensor& x, const Tensor& delta);
-  void require_finite(const Batch& batch, const Tensor& values, int layer, const char* tensor) const;
+  /// target_out [rows, D] -= base MLP(x)
+  void subtract_base(Batch& batch, int layer, const Tensor& target_out);
+  Tensor on_device(const Tensor& kept);
+  std::int64_t rows_to_check(const Batch& batch) const;
+  void check(Batch& batch, int layer, Checked::What what, const Tensor& values);
+  /// NonFiniteError naming layer, tensor, position and sequence of the first number checked that is not.
+  void require_finite(const Batch& batch) const;
 
   Context& context_;
   const Decoder& pair_;
   const CapturePlan& plan_;
-  std::int64_t shard_, next_sequence_, end_sequence_;
-  std::int64_t filled_ = 0;  ///< rows that earlier batches wrote
-  SegmentRunner runner_;
-  Workspace base_workspace_;
-  std::vector<Buffer> mlp_in_, mlp_delta_;  ///< per layer of the plan, [N, D]
+  std::int64_t shard_ = -1, next_sequence_ = 0, end_sequence_ = 0;
+  std::vector<Buffer> mlp_in_, mlp_delta_;  ///< per layer of the plan, [N, D] on the host
   std::vector<std::int32_t> ids_, positions_;
   std::vector<std::int64_t> sequences_;
+  SegmentRunner runner_;
+  Workspace base_workspace_;
+  Buffer kept_;
+  FiniteRows finite_;
+  RowTransfer transfer_;
 };
 
 }  // namespace tadapt

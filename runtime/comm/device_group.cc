@@ -27,20 +27,19 @@ std::string shared_device(const std::vector<std::string>& devices) {
 
 DeviceGroup make_device_group(std::unique_ptr<Communicator> group, Context& context, [[maybe_unused]] SumOrder order,
                               [[maybe_unused]] double timeout_seconds) {
-  if (context.device() == Device::kCpu) return {std::move(group), "in host memory, fixed order"};
-  if (group->size() == 1)
-    return {std::make_unique<StagedCommunicator>(std::move(group), context), "nothing: each block has one rank"};
-  const std::string mine = device_identity(context.device()) + " of " + host_name();
+  if (context.device() == Device::kCpu) return {std::move(group), "in host memory, in the fixed order"};
+  if (group->size() == 1) return {std::make_unique<StagedCommunicator>(std::move(group), context), "by one rank each"};
+  const std::string mine = device_address(context.device()) + " of " + host_name();
   const std::string shared = shared_device(group->all_gather_text(mine, "devices of the group"));
 #if defined(TADAPT_CUDA)
   if (shared.empty()) {
     auto communicator = make_nccl_communicator(std::move(group), context, order, timeout_seconds);
-    return {std::move(communicator), fmt::format("{}, one GPU a rank, {}", nccl_version(),
-                                                 order == SumOrder::kFast ? "its own order of sums" : "fixed order")};
+    return {std::move(communicator),
+            fmt::format("by {}, in {} order", nccl_version(), order == SumOrder::kFast ? "its own" : "the fixed")};
   }
 #endif
   return {std::make_unique<StagedCommunicator>(std::move(group), context),
-          fmt::format("staged through host memory, fixed order ({})", shared)};
+          fmt::format("through host memory, in the fixed order ({})", shared)};
 }
 
 }  // namespace tadapt

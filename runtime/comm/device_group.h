@@ -15,7 +15,7 @@ enum class SumOrder : std::uint8_t { kFast, kFixed };
 
 struct DeviceGroup {
   std::unique_ptr<Communicator> communicator;  ///< its start_sum takes values in host memory and on the device
-  std::string how;                             ///< "NCCL 2.28.3, one GPU a rank, its own order of sums"
+  std::string how;                             ///< gradients are summed: "by NCCL 2.28.3, in its own order"
 };
 
 /// The group, able to sum values on the context's device; collective over the group, whose ranks all pass the same but

@@ -5,12 +5,12 @@
 #include <bit>
 
 #include "kernels/core/error.h"
-#include "kernels/core/launch.h"
+#include "kernels/optim.h"
+#include "kernels/pointwise.h"
 
 namespace tadapt {
-namespace {
-constexpr std::int64_t kGrain = 16 * kReductionBlock;  // elements one thread adds at a time
-}
+
+static_assert(kReductionBlock == kSumBlock);
 
 double join_leaves(std::span<const double> values) {
   std::vector<double> partial;
@@ -27,47 +27,55 @@ double join_leaves(std::span<const double> values) {
   return sum;
 }
 
-void LeafJoiner::start(std::span<float> destination) {
-  destination_ = destination;
+void LeafJoiner::start(Sum sum) {
+  require_shape(sum.leaves >= 1, "a sum of {} leaves", sum.leaves);
+  sum_ = sum;
   depth_ = 0;
   pushed_ = 0;
 }
 
-std::span<float> LeafJoiner::level(std::size_t index) {
-  if (index == 0) return destination_;
+Tensor LeafJoiner::level(std::size_t index) {
+  if (index == 0) return sum_.destination;
   if (buffers_.size() < index) buffers_.resize(index);
-  auto& buffer = buffers_[index - 1];
-  if (buffer.size() < destination_.size()) buffer.resize(destination_.size());
-  return std::span(buffer).first(destination_.size());
+  Buffer& buffer = buffers_[index - 1];
+  const std::int64_t elements = sum_.destination.elements();
+  if (buffer.tensor().elements() < elements || buffer.device() != sum_.destination.device()) {
+    buffer = Buffer();  // released first, so that both are never held
+    buffer = Buffer(sum_.destination.device(), DType::kFloat32, {elements});
+  }
+  return buffer.tensor().rows(0, elements);
 }
 
-std::span<float> LeafJoiner::slot() { return level(depth_); }
+std::int64_t LeafJoiner::squared_elements() const {
+  if (sum_.square_sums.empty()) return 0;
+  return std::min(sum_.destination.elements(), sum_.square_sums.elements() * kReductionBlock);
+}
 
-void LeafJoiner::join_last_two(const Context& context) {
-  const auto left = level(depth_ - 2), right = level(depth_ - 1);
-  parallel_blocks(context, static_cast<std::int64_t>(left.size()), kGrain,
-                  [&](std::int64_t begin, std::int64_t end, int /*thread*/) {
-                    float* sum = left.data();
-                    const float* addend = right.data();
-                    for (std::int64_t i = begin; i < end; ++i) sum[i] = sum[i] + addend[i];
-                  });
+Tensor LeafJoiner::slot() { return level(depth_); }
+
+void LeafJoiner::join_last_two(Context& context) {
+  const Tensor left = level(depth_ - 2), right = level(depth_ - 1);
   --depth_;
+  const bool is_result = depth_ == 1 && pushed_ == sum_.leaves;
+  const std::int64_t n = left.elements();
+  const std::int64_t squared = is_result ? squared_elements() : 0;
+  if (squared > 0) add_with_square_sums(context, right.rows(0, squared), left.rows(0, squared), sum_.square_sums);
+  add_to(context, right.rows(squared, n), left.rows(squared, n));
 }
 
-void LeafJoiner::push(const Context& context) {
+void LeafJoiner::push(Context& context) {
   ++depth_;
-  for (int carry = std::countr_one(pushed_); carry > 0; --carry) join_last_two(context);
-  ++pushed_;
-}
-
-void LeafJoiner::finish(const Context& context) {
-  if (pushed_ == 0) std::fill(destination_.begin(), destination_.end(), 0.0f);
+  const int carries = std::countr_one(static_cast<std::uint64_t>(pushed_++));
+  for (int carry = carries; carry > 0; --carry) join_last_two(context);
+  if (pushed_ < sum_.leaves) return;
   while (depth_ > 1) join_last_two(context);
+  if (sum_.leaves == 1 && squared_elements() > 0)
+    block_square_sums(context, sum_.destination.rows(0, squared_elements()), sum_.square_sums);
 }
 
 std::int64_t LeafJoiner::scratch_bytes() const {
   std::int64_t bytes = 0;
-  for (const auto& buffer : buffers_) bytes += static_cast<std::int64_t>(buffer.size() * sizeof(float));
+  for (const Buffer& buffer : buffers_) bytes += static_cast<std::int64_t>(buffer.bytes());
   return bytes;
 }
 

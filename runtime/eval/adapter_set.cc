@@ -1,5 +1,6 @@
 #include "runtime/eval/adapter_set.h"
 
+#include "kernels/core/memory.h"
 #include "kernels/pointwise.h"
 #include "runtime/adapter/grown.h"
 
@@ -8,7 +9,8 @@ namespace tadapt {
 AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     auto adapter = make_adapter(bundle.type, layer.shape, {compute});
-    adapter->prepare(context, layer.store->master_views(0));
+    const DeviceView masters(context, layer.store->master(0));
+    adapter->prepare(context, parameter_views(layer.store->group(0), masters.tensor()));
     adapters_.emplace(layer.layer, std::move(adapter));
   }
 }
@@ -21,8 +23,8 @@ std::vector<int> AdapterSet::layers() const {
 
 Tensor AdapterSet::output(Context& context, int layer, const Tensor& mlp_in) {
   const Adapter& adapter = *adapters_.at(layer);
-  last_activations_ = grown(activations_, DType::kFloat32, mlp_in.size(0), adapter.shape().features);
-  const Tensor output = grown(output_, DType::kFloat32, mlp_in.size(0), adapter.shape().model_width);
+  last_activations_ = grown(context, activations_, DType::kFloat32, mlp_in.size(0), adapter.shape().features);
+  const Tensor output = grown(context, output_, DType::kFloat32, mlp_in.size(0), adapter.shape().model_width);
   adapter.forward(context, mlp_in, last_activations_, output);
   return output;
 }

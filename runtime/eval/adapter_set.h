@@ -11,7 +11,7 @@
 
 namespace tadapt {
 
-/// Ready-to-run adapters.
+/// Ready-to-run adapters, on the device of the context they are made with.
 class AdapterSet : public AdapterBranch {
  public:
   /// Activations of one layer, [T,F] fp32, as the model runs; gone when the listener returns.

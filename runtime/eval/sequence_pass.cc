@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
+#include "kernels/core/memory.h"
 #include "kernels/features.h"
 #include "kernels/losses.h"
 
@@ -11,17 +11,6 @@ namespace tadapt {
 namespace {
 
 constexpr double kUncertainBelow = 0.8;  // the target's top probability, method.md's "uncertain tokens"
-
-/// Adds row values of each sequence to one field of its sums, in row order.
-void add_rows(std::vector<double>& sums, std::size_t fields, std::size_t field, const TokenBatch& batch,
-              std::span<const double> rows) {
-  for (int b = 0; b < batch.sequences(); ++b) {
-    const auto sequence = static_cast<std::size_t>(b);
-    for (auto row = static_cast<std::size_t>(batch.offsets[sequence]);
-         row < static_cast<std::size_t>(batch.offsets[sequence + 1]); ++row)
-      sums[sequence * fields + field] += rows[row];
-  }
-}
 
 Splice partial_splice(int layers, int begin, int end, AdapterSet& adapters) {
   Splice splice = uniform_splice(layers, {});
@@ -54,24 +43,45 @@ std::string SequenceFields::non_finite(std::span<const double> sums) const {
   return "";
 }
 
+/// What is measured lies where the context computes until the models have run.
 struct SequencePass::Batch {
   const TokenBatch& tokens;
   const std::vector<std::int64_t>& response_starts;
   std::vector<double> sums;
-  Buffer mlp_in, base_out, delta, rows;
+  Buffer mlp_in, base_out, delta;  ///< [T, D]
+  Buffer rows;                     ///< [fields from first_of_rows(), T] float64
+  Buffer active;                   ///< [layers, T] int32: active features, later the rows of a layer's third field
 
-  Batch(const TokenBatch& batch, const std::vector<std::int64_t>& starts, std::size_t fields, std::int64_t width)
+  Batch(Device device, const TokenBatch& batch, const std::vector<std::int64_t>& starts, const SequenceFields& fields)
       : tokens(batch),
         response_starts(starts),
-        sums(fields * static_cast<std::size_t>(batch.sequences()), 0.0),
-        mlp_in(Device::kCpu, DType::kFloat32, {batch.tokens(), width}),
-        base_out(Device::kCpu, DType::kFloat32, {batch.tokens(), width}),
-        delta(Device::kCpu, DType::kFloat32, {batch.tokens(), width}),
-        rows(Device::kCpu, DType::kFloat64, {batch.tokens()}) {}
+        sums(fields.count() * static_cast<std::size_t>(batch.sequences()), 0.0),
+        mlp_in(device, DType::kFloat32, {batch.tokens(), fields.width}),
+        base_out(device, DType::kFloat32, {batch.tokens(), fields.width}),
+        delta(device, DType::kFloat32, {batch.tokens(), fields.width}),
+        rows(device, DType::kFloat64,
+             {static_cast<std::int64_t>(fields.count() - fields.first_of_rows()), batch.tokens()}),
+        active(device, DType::kInt32, {static_cast<std::int64_t>(fields.layers.size()), batch.tokens()}),
+        first_(fields.first_of_rows()) {}
+
+  /// Where the numbers of one field go, [T].
+  Tensor rows_of(std::size_t field) const { return row(rows, field - first_); }
+  Tensor active_of(std::size_t place) const { return row(active, place); }
+
+ private:
+  static Tensor row(const Buffer& buffer, std::size_t index) {
+    const auto at = static_cast<std::int64_t>(index);
+    return buffer.tensor().rows(at, at + 1).reshaped({buffer.tensor().size(1)});
+  }
+  std::size_t first_;
 };
 
 SequencePass::SequencePass(Context& context, const FaithfulnessModels& models, const FaithfulnessOptions& options)
-    : context_(context), models_(models), options_(options), runner_(context, models.pair) {
+    : context_(context),
+      models_(models),
+      options_(options),
+      runner_(context, models.pair),
+      workspace_(context.device()) {
   const int layers = models.pair.config().layers;
   target_ = uniform_splice(layers, {MlpSource::kTarget, nullptr});
   hybrid_ = uniform_splice(layers, {MlpSource::kBase, nullptr});
@@ -88,12 +98,15 @@ SequencePass::SequencePass(Context& context, const FaithfulnessModels& models, c
   fields_.states = static_cast<std::size_t>(layers) + 1;
   fields_.layers = models.adapters.layers();
   fields_.width = models.pair.config().width;
-  for (const int layer : fields_.layers)
-    active_.emplace_back(static_cast<std::size_t>(models.adapters.shape(layer).features), 0.0);
+  for (const int layer : fields_.layers) {
+    const std::int64_t features = models.adapters.shape(layer).features;
+    batch_active_.emplace_back(context.device(), DType::kFloat32, Shape{features});
+    active_.emplace_back(static_cast<std::size_t>(features), 0.0);
+  }
 }
 
 std::vector<double> SequencePass::run(const TokenBatch& batch, const std::vector<std::int64_t>& response_starts) {
-  Batch work(batch, response_starts, fields_.count(), fields_.width);
+  Batch work(context_.device(), batch, response_starts, fields_);
   compare_models(work);
   return std::move(work.sums);
 }
@@ -109,7 +122,7 @@ void SequencePass::compare_models(Batch& work) {
   reads.observe = [&](const Reading& reading) {
     if (reading.segment != 0 || !models_.adapters.has(reading.layer)) return;
     if (reading.point == ReadPoint::kMlpIn)
-      std::memcpy(work.mlp_in.data(), reading.values.data(), reading.values.bytes());
+      copy(context_, reading.values, work.mlp_in.tensor());
     else if (reading.point == ReadPoint::kMlpOut)
       measure_delta(work, reading.layer, reading.values);
   };
@@ -117,6 +130,7 @@ void SequencePass::compare_models(Batch& work) {
   const ResidualStates states = runner_.run(segments, work.tokens, reads);
   models_.adapters.listen({});
   compare_states(work, states);
+  add_rows(work);
 
   std::vector<LogitsSource> sources = {{&models_.pair, states.at({0, layers})}};
   ResidualStates base_states;
@@ -138,24 +152,15 @@ void SequencePass::measure_delta(Batch& work, int layer, const Tensor& target_ml
   const Tensor delta = work.delta.tensor();
   models_.pair.mlp(context_, workspace_, layer, MlpSource::kBase, work.mlp_in.tensor(), work.base_out.tensor());
   // The gradient of a squared error with scale 1 is the difference itself: Δ, and its rows' ‖Δ‖².
-  squared_error(context_, target_mlp_out, work.base_out.tensor(), 1.0f, delta, work.rows.tensor());
-  add_rows(work.sums, fields_.count(), at + 1, work.tokens, work.rows.span<double>());
+  squared_error(context_, target_mlp_out, work.base_out.tensor(), 1.0f, delta, work.rows_of(at + 1));
   const Tensor branch = models_.adapters.output(context_, layer, work.mlp_in.tensor());
-  squared_error(context_, branch, delta, 0.0f, Tensor(), work.rows.tensor());
-  add_rows(work.sums, fields_.count(), at, work.tokens, work.rows.span<double>());
+  squared_error(context_, branch, delta, 0.0f, Tensor(), work.rows_of(at));
 }
 
 void SequencePass::count_active(Batch& work, int layer, const Tensor& activations) {
   const std::size_t place = place_of(layer);
-  Buffer counts(Device::kCpu, DType::kInt32, {activations.size(0)});
-  l0(context_, activations, counts.tensor());
-  const auto per_token = counts.span<std::int32_t>();
-  add_rows(work.sums, fields_.count(), fields_.layer(place) + 2, work.tokens,
-           std::vector<double>(per_token.begin(), per_token.end()));
-  Buffer per_feature(Device::kCpu, DType::kFloat32, {activations.size(1)});
-  active_counts(context_, activations, per_feature.tensor());
-  const auto counted = per_feature.span<float>();
-  for (std::size_t i = 0; i < counted.size(); ++i) active_[place][i] += static_cast<double>(counted[i]);
+  l0(context_, activations, work.active_of(place));
+  active_counts(context_, activations, batch_active_[place].tensor());
 }
 
 void SequencePass::compare_states(Batch& work, const ResidualStates& states) {
@@ -163,32 +168,55 @@ void SequencePass::compare_states(Batch& work, const ResidualStates& states) {
     const int layer = static_cast<int>(state);
     const Tensor target = states.at({0, layer});
     const std::size_t at = fields_.state(state);
-    row_square_norms(context_, target, work.rows.tensor());
-    add_rows(work.sums, fields_.count(), at, work.tokens, work.rows.span<double>());
-    for (int model = 1; model <= 2; ++model) {
-      squared_error(context_, states.at({model, layer}), target, 0.0f, Tensor(), work.rows.tensor());
-      add_rows(work.sums, fields_.count(), at + static_cast<std::size_t>(model), work.tokens, work.rows.span<double>());
-    }
+    row_square_norms(context_, target, work.rows_of(at));
+    for (int model = 1; model <= 2; ++model)
+      squared_error(context_, states.at({model, layer}), target, 0.0f, Tensor(),
+                    work.rows_of(at + static_cast<std::size_t>(model)));
   }
 }
 
-void SequencePass::compare_logits(Batch& work, const std::vector<LogitsSource>& sources, std::size_t first_model) {
+/// Adds the rows of each sequence to its sums, in row order, and this batch's active features to all.
+void SequencePass::add_rows(Batch& work) {
   const auto tokens = static_cast<std::size_t>(work.tokens.tokens());
+  std::vector<double> rows = on_host<double>(context_, work.rows.tensor());
+  const std::vector<std::int32_t> active = on_host<std::int32_t>(context_, work.active.tensor());
+  const std::size_t first = fields_.first_of_rows();
+  for (std::size_t place = 0; place < fields_.layers.size(); ++place) {
+    std::copy_n(&active[place * tokens], tokens, &rows[(fields_.layer(place) + 2 - first) * tokens]);
+    const std::vector<float> counted = on_host<float>(context_, batch_active_[place].tensor());
+    for (std::size_t i = 0; i < counted.size(); ++i) active_[place][i] += static_cast<double>(counted[i]);
+  }
+  for (std::size_t field = first; field < fields_.count(); ++field)
+    for (std::size_t b = 0; b + 1 < work.tokens.offsets.size(); ++b)
+      for (auto row = static_cast<std::size_t>(work.tokens.offsets[b]);
+           row < static_cast<std::size_t>(work.tokens.offsets[b + 1]); ++row)
+        work.sums[b * fields_.count() + field] += rows[(field - first) * tokens + row];
+}
+
+void SequencePass::compare_logits(Batch& work, const std::vector<LogitsSource>& sources, std::size_t first_model) {
+  const std::int64_t rows = work.tokens.tokens();
+  const auto tokens = static_cast<std::size_t>(rows);
   const std::size_t models = sources.size() - 1;
-  std::vector<double> kl(models * tokens);
-  std::vector<std::int32_t> target_choice(tokens), choice(models * tokens);
-  std::vector<float> confidence(tokens);
+  const Shape all{static_cast<std::int64_t>(models), rows};
+  const Buffer kls(context_.device(), DType::kFloat64, all), choices(context_.device(), DType::kInt32, all),
+      target_choices(context_.device(), DType::kInt32, {rows}), confidences(context_.device(), DType::kFloat32, {rows});
   for_each_logits_chunk(context_, sources, options_.logits_budget_bytes, [&](const LogitsChunk& chunk) {
-    const auto begin = static_cast<std::size_t>(chunk.begin);
-    const auto count = static_cast<std::size_t>(chunk.end - chunk.begin);
-    const Shape rows{chunk.end - chunk.begin};
-    for (std::size_t m = 0; m < models; ++m)
+    for (std::size_t m = 0; m < models; ++m) {
+      const std::int64_t at = static_cast<std::int64_t>(m) * rows;
+      const auto of_model = [&](const Buffer& buffer) {
+        return buffer.tensor().reshaped({all.elements()}).rows(at + chunk.begin, at + chunk.end);
+      };
       token_kl(context_, chunk.logits[0], chunk.logits[m + 1],
-               {.kl = Tensor::of(std::span(kl).subspan(m * tokens + begin, count), rows),
-                .target_argmax = Tensor::of(std::span(target_choice).subspan(begin, count), rows),
-                .argmax = Tensor::of(std::span(choice).subspan(m * tokens + begin, count), rows),
-                .target_top_probability = Tensor::of(std::span(confidence).subspan(begin, count), rows)});
+               {.kl = of_model(kls),
+                .target_argmax = target_choices.tensor().rows(chunk.begin, chunk.end),
+                .argmax = of_model(choices),
+                .target_top_probability = confidences.tensor().rows(chunk.begin, chunk.end)});
+    }
   });
+  const std::vector<double> kl = on_host<double>(context_, kls.tensor());
+  const std::vector<std::int32_t> choice = on_host<std::int32_t>(context_, choices.tensor());
+  const std::vector<std::int32_t> target_choice = on_host<std::int32_t>(context_, target_choices.tensor());
+  const std::vector<float> confidence = on_host<float>(context_, confidences.tensor());
   for (int b = 0; b < work.tokens.sequences(); ++b) {
     const auto sequence = static_cast<std::size_t>(b);
     const auto begin = static_cast<std::size_t>(work.tokens.offsets[sequence]);

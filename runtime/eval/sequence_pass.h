@@ -27,6 +27,8 @@ struct SequenceFields {
   std::size_t state(std::size_t state) const { return models.size() * kPerModel + state * kPerState; }
   std::size_t layer(std::size_t place) const { return state(states) + place * kPerLayer; }
   std::size_t count() const { return layer(layers.size()); }
+  /// The fields that are sums of one number a token: those of states and layers, from here to the end.
+  std::size_t first_of_rows() const { return state(0); }
   /// What in a sequence's sums is not finite, the earliest place of the models' passes first; empty when all are.
   std::string non_finite(std::span<const double> sums) const;
 };
@@ -51,6 +53,7 @@ class SequencePass {
   void compare_partial(Batch& work, const Tensor& target_final);
   void measure_delta(Batch& work, int layer, const Tensor& target_mlp_out);
   void count_active(Batch& work, int layer, const Tensor& activations);
+  void add_rows(Batch& work);
   std::size_t place_of(int layer) const;
 
   Context& context_;
@@ -60,6 +63,7 @@ class SequencePass {
   Splice target_, hybrid_, adapter_;
   SegmentRunner runner_;
   Workspace workspace_;
+  std::vector<Buffer> batch_active_;  ///< of one batch, where the context computes: [F] float32 a layer
   std::vector<std::vector<double>> active_;
 };
 

@@ -1,5 +1,6 @@
 #include "runtime/loss/local_loss.h"
 
+#include "kernels/core/memory.h"
 #include "kernels/features.h"
 #include "kernels/losses.h"
 
@@ -11,13 +12,6 @@ Tensor matrix(const Buffer& memory, std::int64_t tokens, std::int64_t width) {
   return memory.tensor().rows(0, tokens * width).reshaped({tokens, width});
 }
 
-/// In row order, so that the value of a leaf does not depend on threads.
-double sum(const Tensor& rows) {
-  double total = 0.0;
-  for (const double value : rows.span<double>()) total += value;
-  return total;
-}
-
 }  // namespace
 
 LocalLossPass::LocalLossPass(Device device, const Limits& limits)
@@ -25,40 +19,43 @@ LocalLossPass::LocalLossPass(Device device, const Limits& limits)
               most_pairs(limits.tokens, limits.shape.features, limits.sparse_below)),
       output_(device, DType::kFloat32, {limits.tokens * limits.shape.model_width}),
       row_errors_(device, DType::kFloat64, {limits.tokens}),
-      active_(device, DType::kInt32, {limits.tokens}) {}
+      active_(device, DType::kInt32, {limits.tokens}),
+      sums_(device, DType::kFloat64, {2}) {}
 
-LocalLossValue LocalLossPass::value_and_gradient(Context& context, const Leaf& leaf) {
+void LocalLossPass::value_and_gradient(Context& context, const Leaf& leaf) {
   const std::int64_t tokens = leaf.x.size(0);
   const Tensor output = matrix(output_, tokens, leaf.adapter.shape().model_width);
   const Tensor row_errors = row_errors_.tensor().rows(0, tokens);
   leaf.adapter.forward(context, leaf.x, leaf.masters, record_, output);
   squared_error(context, output, leaf.delta, static_cast<float>(leaf.loss.cotangent_scale()), output, row_errors);
-  const AdapterBackward backward =
-      leaf.adapter.backward(context, {.x = leaf.x,
-                                      .record = record_,
-                                      .cotangent = output,
-                                      .sparsity = static_cast<float>(leaf.loss.sparsity_scale()),
-                                      .masters = leaf.masters,
-                                      .gradients = parameter_views(leaf.group, leaf.gradient),
-                                      .statistics = statistic_views(leaf.group, leaf.gradient)});
-  return {sum(row_errors), backward.weighted_activations};
+  row_total(context, row_errors, leaf.value.rows(0, 1));
+  leaf.adapter.backward(context, {.x = leaf.x,
+                                  .record = record_,
+                                  .cotangent = output,
+                                  .sparsity = static_cast<float>(leaf.loss.sparsity_scale()),
+                                  .masters = leaf.masters,
+                                  .gradients = parameter_views(leaf.group, leaf.gradient),
+                                  .statistics = statistic_views(leaf.group, leaf.gradient),
+                                  .weighted_activations = leaf.value.rows(1, 2)});
 }
 
 LocalLossPass::Evaluation LocalLossPass::evaluate(Context& context, const Adapter& adapter, const Tensor& x,
                                                   const Tensor& delta) {
   const std::int64_t tokens = x.size(0);
+  const DeviceView inputs(context, x), wanted(context, delta);
   const Tensor activations = record_.begin(tokens, adapter.shape().features);
   const Tensor output = matrix(output_, tokens, adapter.shape().model_width);
   const Tensor rows = row_errors_.tensor().rows(0, tokens);
-  Evaluation evaluation;
-  adapter.forward(context, x, activations, output);
-  const Tensor counts = active_.tensor().rows(0, tokens);
+  const Tensor sums = sums_.tensor(), counts = active_.tensor().rows(0, tokens);
+  adapter.forward(context, inputs.tensor(), activations, output);
   l0(context, activations, counts);
-  for (const std::int32_t count : counts.span<std::int32_t>()) evaluation.active += count;
-  squared_error(context, output, delta, 0.0f, Tensor(), rows);
-  evaluation.square_error = sum(rows);
-  row_square_norms(context, delta, rows);
-  evaluation.delta_square = sum(rows);
+  squared_error(context, output, wanted.tensor(), 0.0f, Tensor(), rows);
+  row_total(context, rows, sums.rows(0, 1));
+  row_square_norms(context, wanted.tensor(), rows);
+  row_total(context, rows, sums.rows(1, 2));
+  const std::vector<double> totals = on_host<double>(context, sums);
+  Evaluation evaluation{.square_error = totals[0], .delta_square = totals[1], .active = 0};
+  for (const std::int32_t count : on_host<std::int32_t>(context, counts)) evaluation.active += count;
   return evaluation;
 }
 

@@ -47,11 +47,13 @@ class LocalLossPass {
     const ParameterTensors& masters;
     const ParameterGroup& group;
     const Tensor& gradient;  ///< laid out as `group`; overwritten, statistics included
+    const Tensor& value;     ///< [2] float64, overwritten: LocalLossValue's numbers in its order
   };
-  /// Value and gradients of the loss over the leaf's rows.
-  LocalLossValue value_and_gradient(Context& context, const Leaf& leaf);
+  /// Value and gradients of the loss over the leaf's rows; all tensors on the context's device.
+  void value_and_gradient(Context& context, const Leaf& leaf);
 
-  /// Σ_t ‖Δ_t − T(x_t)‖², Σ_t ‖Δ_t‖² and the number of active (token, feature) pairs; nothing is trained.
+  /// Σ_t ‖Δ_t − T(x_t)‖², Σ_t ‖Δ_t‖² and the number of active (token, feature) pairs; nothing is trained. x and delta
+  /// may lie on the host.
   struct Evaluation {
     double square_error = 0.0;
     double delta_square = 0.0;
@@ -61,7 +63,7 @@ class LocalLossPass {
 
  private:
   FeatureRecord record_;
-  Buffer output_, row_errors_, active_;
+  Buffer output_, row_errors_, active_, sums_;
 };
 
 }  // namespace tadapt

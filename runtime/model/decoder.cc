@@ -13,11 +13,6 @@ namespace {
 /// MLPs run over this many rows at a time: their hidden values are the widest of the pass, and rows are independent.
 constexpr std::int64_t kMlpRows = 1024;
 
-/// A view for ops, which read these numbers only.
-Tensor view(const std::vector<std::int32_t>& numbers) {
-  return Tensor(const_cast<std::int32_t*>(numbers.data()), DType::kInt32, {static_cast<std::int64_t>(numbers.size())});
-}
-
 Tensor view(const Buffer& bias) { return bias.bytes() == 0 ? Tensor() : bias.tensor(); }
 
 }  // namespace
@@ -27,9 +22,9 @@ Tensor Workspace::of(Slot slot, Shape shape) {
   const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * sizeof(float);
   if (buffer.bytes() < bytes || buffer.data() == nullptr) {
     buffer = Buffer();  // released first, so that both are never held
-    buffer = Buffer(Device::kCpu, bytes);
+    buffer = Buffer(device_, bytes);
   }
-  return Tensor(buffer.data(), DType::kFloat32, shape);
+  return Tensor(buffer.data(), DType::kFloat32, shape, device_);
 }
 
 Decoder::Decoder(DecoderConfig config, DType compute, TrunkWeights trunk, SharedMlps target, SharedMlps base)
@@ -41,9 +36,16 @@ Decoder::Decoder(DecoderConfig config, DType compute, TrunkWeights trunk, Shared
 
 Decoder Decoder::load(Context& context, FileSystem& files, const std::filesystem::path& directory, DType compute) {
   const DecoderConfig config = load_decoder_config(files, directory);
-  const ModelFiles model(directory);
-  const SharedMlps mlps = load_mlps(context, model, config, compute);
-  return Decoder(config, compute, load_trunk(context, model, config, compute), mlps, mlps);
+  const ModelFiles files_of_model(directory);
+  const FileWeights weights(files_of_model);
+  const SharedMlps mlps = load_mlps(context, weights, config, compute);
+  return Decoder(config, compute, load_trunk(context, weights, config, compute), mlps, mlps);
+}
+
+Decoder Decoder::make_pair(Context& context, const DecoderConfig& config, const WeightSource& target,
+                           const WeightSource& base, DType compute) {
+  return Decoder(config, compute, load_trunk(context, target, config, compute),
+                 load_mlps(context, target, config, compute), load_mlps(context, base, config, compute));
 }
 
 Decoder Decoder::load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
@@ -51,52 +53,55 @@ Decoder Decoder::load_pair(Context& context, FileSystem& files, const std::files
   const DecoderConfig base_config = load_decoder_config(files, base);
   require_same_mlp_shapes(base_config, load_decoder_config(files, target));
   Decoder pair = load(context, files, target, compute);
-  const ModelFiles base_model(base);
-  pair.base_mlps_ = load_mlps(context, base_model, base_config, compute);
+  const ModelFiles base_files(base);
+  pair.base_mlps_ = load_mlps(context, FileWeights(base_files), base_config, compute);
   return pair;
 }
 
 Decoder Decoder::load_base(Context& context, FileSystem& files, const std::filesystem::path& base) const {
   const DecoderConfig config = load_decoder_config(files, base);
   require_same_mlp_shapes(config, config_);
-  const ModelFiles model(base);
-  return Decoder(config, compute_, load_trunk(context, model, config, compute_), base_mlps_, base_mlps_);
+  const ModelFiles base_files(base);
+  return Decoder(config, compute_, load_trunk(context, FileWeights(base_files), config, compute_), base_mlps_,
+                 base_mlps_);
 }
 
-void Decoder::embed(Context& context, const TokenBatch& batch, const Tensor& residual) const {
+void Decoder::embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const {
+  const TokenBatch& batch = tokens.batch;
   for (std::size_t row = 0; row < batch.ids.size(); ++row) {
     if (batch.ids[row] >= 0 && batch.ids[row] < config_.vocabulary) continue;
     throw DataError("token id {} at position {} of a sequence is outside the vocabulary of {} (vocab_size in {})",
                     batch.ids[row], batch.positions[row], config_.vocabulary, config_.file.string());
   }
-  tadapt::embed(context, view(batch.ids), trunk_.embeddings.tensor(), residual);
+  tadapt::embed(context, tokens.ids, trunk_.embeddings.tensor(), residual);
 }
 
-void Decoder::add_attention(Context& context, Workspace& workspace, int layer, const TokenBatch& batch,
+void Decoder::add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                             const Tensor& residual) const {
   const AttentionWeights& weights = trunk_.layers.at(static_cast<std::size_t>(layer)).attention;
-  const std::int64_t tokens = residual.size(0);
-  const Tensor normed = workspace.of(Workspace::kNormed, {tokens, config_.width});
-  const Tensor query = workspace.of(Workspace::kQuery, {tokens, config_.query_width()});
-  const Tensor key = workspace.of(Workspace::kKey, {tokens, config_.key_width()});
-  const Tensor value = workspace.of(Workspace::kValue, {tokens, config_.key_width()});
+  const std::int64_t rows = residual.size(0);
+  const Tensor normed = workspace.of(Workspace::kNormed, {rows, config_.width});
+  const Tensor query = workspace.of(Workspace::kQuery, {rows, config_.query_width()});
+  const Tensor key = workspace.of(Workspace::kKey, {rows, config_.key_width()});
+  const Tensor value = workspace.of(Workspace::kValue, {rows, config_.key_width()});
   rms_norm(context, residual, weights.norm.tensor(), static_cast<float>(config_.norm_epsilon), normed);
   matmul(context, normed, weights.query, view(weights.query_bias), Epilogue::kNone, query);
   matmul(context, normed, weights.key, view(weights.key_bias), Epilogue::kNone, key);
   matmul(context, normed, weights.value, view(weights.value_bias), Epilogue::kNone, value);
 
-  const Shape query_heads{tokens, config_.heads, config_.head_width};
-  const Shape key_heads{tokens, config_.kv_heads, config_.head_width};
-  rope(context, query.reshaped(query_heads), view(batch.positions), config_.rope_theta);
-  rope(context, key.reshaped(key_heads), view(batch.positions), config_.rope_theta);
-  const Tensor attended = workspace.of(Workspace::kAttended, {tokens, config_.query_width()});
+  const Shape query_heads{rows, config_.heads, config_.head_width};
+  const Shape key_heads{rows, config_.kv_heads, config_.head_width};
+  rope(context, query.reshaped(query_heads), tokens.positions, config_.rope_theta);
+  rope(context, key.reshaped(key_heads), tokens.positions, config_.rope_theta);
+  const Tensor attended = workspace.of(Workspace::kAttended, {rows, config_.query_width()});
   causal_attention(context,
                    {.query = query.reshaped(query_heads),
                     .key = key.reshaped(key_heads),
                     .value = value.reshaped(key_heads),
-                    .offsets = view(batch.offsets)},
+                    .offsets = tokens.offsets,
+                    .compute = compute_},
                    attended.reshaped(query_heads));
-  const Tensor out = workspace.of(Workspace::kAttentionOut, {tokens, config_.width});
+  const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
   matmul(context, attended, weights.out, Tensor(), Epilogue::kNone, out);
   add_to(context, out, residual);
 }

@@ -5,28 +5,32 @@
 #include <filesystem>
 
 #include "runtime/model/decoder_weights.h"
-#include "runtime/model/token_batch.h"
+#include "runtime/model/token_tensors.h"
 
 namespace tadapt {
 
 /// Whose MLPs a layer runs: the fine-tuned target's or the base's.
 enum class MlpSource { kTarget, kBase };
 
-/// Memory of one forward pass, grown when asked for more and reused from batch to batch.
+/// Memory of one forward pass on a device, grown when asked for more and reused from batch to batch.
 class Workspace {
  public:
+  explicit Workspace(Device device) : device_(device) {}
+
   enum Slot { kResidual, kNormed, kQuery, kKey, kValue, kAttended, kAttentionOut, kGate, kUp, kMlpOut, kSlots };
 
   /// float32 memory of this shape; what the slot held before is lost.
   Tensor of(Slot slot, Shape shape);
 
  private:
+  Device device_;
   std::array<Buffer, kSlots> buffers_;
 };
 
 /// Frozen weights, each tensor held once however many splices use it. Immutable after loading: one decoder may serve
 /// any number of passes. The residual stream is float32; operands of products have the compute type.
-/// Every row of every result depends on its own sequence up to that token only, bit for bit: not on what else is
+/// All tensors lie where the context computes, the weights too: a decoder serves contexts of the device it was loaded
+/// for. Every row of every result depends on its own sequence up to that token only, bit for bit: not on what else is
 /// packed with it, nor on the number of threads.
 class Decoder {
  public:
@@ -35,6 +39,9 @@ class Decoder {
   /// The target with a second set of MLPs, the base's; both have the same L, D and d_ff (else ConfigError).
   static Decoder load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
                            const std::filesystem::path& base, DType compute);
+  /// The same from any sources of one shape.
+  static Decoder make_pair(Context& context, const DecoderConfig& config, const WeightSource& target,
+                           const WeightSource& base, DType compute);
   /// The base model alone, sharing the base MLPs that this pair already holds; `base` as given to load_pair.
   Decoder load_base(Context& context, FileSystem& files, const std::filesystem::path& base) const;
 
@@ -42,9 +49,9 @@ class Decoder {
   DType compute() const { return compute_; }
 
   /// residual [T, D] = the tokens' embeddings. DataError naming id and position when an id is outside the vocabulary.
-  void embed(Context& context, const TokenBatch& batch, const Tensor& residual) const;
+  void embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const;
   /// residual [T, D] += attention(norm(residual))
-  void add_attention(Context& context, Workspace& workspace, int layer, const TokenBatch& batch,
+  void add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                      const Tensor& residual) const;
   /// mlp_in [T, D] = what the layer's MLP reads: the target's norm of the residual after attention
   void mlp_input(Context& context, int layer, const Tensor& residual, const Tensor& mlp_in) const;

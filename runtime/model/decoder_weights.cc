@@ -1,47 +1,46 @@
 #include "runtime/model/decoder_weights.h"
 
+#include "kernels/core/memory.h"
 #include "kernels/pointwise.h"
 
 namespace tadapt {
 namespace {
 
-/// Tensors of one model directory, checked against the shapes its config.json promises.
+/// Tensors of one source in the forms that a decoder keeps.
 class Loader {
  public:
-  Loader(Context& context, const ModelFiles& model, DType compute)
-      : context_(context), model_(model), compute_(compute) {}
+  Loader(Context& context, const WeightSource& source, DType compute)
+      : context_(context), source_(source), compute_(compute) {}
 
-  Tensor tensor(const std::string& name, Shape shape) const {
-    const Tensor found = model_.tensor(name);
-    const auto file = [&] { return model_.file_of(name).path().string(); };
-    if (found.shape() != shape) {
-      throw DataError("{}: tensor {} is {}, config.json makes it {}", file(), name, found.shape().to_string(),
-                      shape.to_string());
-    }
-    const DType dtype = found.dtype();
-    if (dtype != DType::kFloat32 && dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
-      throw DataError("{}: tensor {} is {}, expected F32, F16 or BF16", file(), name, tadapt::name(dtype));
-    }
-    return found;
-  }
   PackedWeights product(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
-    return pack_weights(context_, tensor(name, {outputs, inputs}), Layout::kOutputInput, compute_);
+    PackedWeights packed;
+    source_.read(context_, name, {outputs, inputs}, [&](const Tensor& numbers) {
+      packed = pack_weights(context_, numbers, Layout::kOutputInput, compute_);
+      synchronize(context_);
+    });
+    return packed;
   }
   Buffer vector(const std::string& name, std::int64_t size) const {
     Buffer made(context_.device(), DType::kFloat32, {size});
-    convert(context_, tensor(name, {size}), made.tensor());
+    source_.read(context_, name, {size}, [&](const Tensor& numbers) {
+      convert(context_, numbers, made.tensor());
+      synchronize(context_);
+    });
     return made;
   }
-  Buffer copy(const std::string& name, Shape shape) const {
-    const Tensor from = tensor(name, shape);
-    Buffer made(context_.device(), from.dtype(), shape);
-    convert(context_, from, made.tensor());
+  Buffer table(const std::string& name, Shape shape) const {
+    Buffer made;
+    source_.read(context_, name, shape, [&](const Tensor& numbers) {
+      made = Buffer(context_.device(), numbers.dtype(), shape);
+      copy(context_, numbers, made.tensor());
+      synchronize(context_);
+    });
     return made;
   }
 
  private:
   Context& context_;
-  const ModelFiles& model_;
+  const WeightSource& source_;
   DType compute_;
 };
 
@@ -64,11 +63,11 @@ AttentionWeights load_attention(const Loader& load, const DecoderConfig& config,
 
 }  // namespace
 
-TrunkWeights load_trunk(Context& context, const ModelFiles& model, const DecoderConfig& config, DType compute) {
-  const Loader load(context, model, compute);
+TrunkWeights load_trunk(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute) {
+  const Loader load(context, source, compute);
   const TensorNames& names = config.architecture->names;
   TrunkWeights trunk;
-  trunk.embeddings = load.copy(std::string(names.embeddings), {config.vocabulary, config.width});
+  trunk.embeddings = load.table(std::string(names.embeddings), {config.vocabulary, config.width});
   for (int layer = 0; layer < config.layers; ++layer) {
     trunk.layers.push_back({.attention = load_attention(load, config, layer),
                             .mlp_norm = load.vector(layer_tensor(names.mlp_norm, layer), config.width)});
@@ -79,8 +78,8 @@ TrunkWeights load_trunk(Context& context, const ModelFiles& model, const Decoder
   return trunk;
 }
 
-SharedMlps load_mlps(Context& context, const ModelFiles& model, const DecoderConfig& config, DType compute) {
-  const Loader load(context, model, compute);
+SharedMlps load_mlps(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute) {
+  const Loader load(context, source, compute);
   const TensorNames& names = config.architecture->names;
   SharedMlps mlps;
   for (int layer = 0; layer < config.layers; ++layer) {

@@ -4,9 +4,9 @@
 #include <memory>
 #include <vector>
 
-#include "data/model_files.h"
 #include "kernels/matmul.h"
 #include "runtime/model/decoder_config.h"
+#include "runtime/model/weight_source.h"
 
 namespace tadapt {
 
@@ -35,9 +35,9 @@ struct TrunkWeights {
 
 using SharedMlps = std::vector<std::shared_ptr<const MlpWeights>>;  ///< one a layer
 
-/// Both read every tensor once and throw DataError naming file, tensor, expected and found shape. `compute`: as
+/// Both read every tensor once and throw what the source throws. `compute`: as
 /// pack_weights.
-TrunkWeights load_trunk(Context& context, const ModelFiles& model, const DecoderConfig& config, DType compute);
-SharedMlps load_mlps(Context& context, const ModelFiles& model, const DecoderConfig& config, DType compute);
+TrunkWeights load_trunk(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute);
+SharedMlps load_mlps(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute);
 
 }  // namespace tadapt

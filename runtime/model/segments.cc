@@ -1,7 +1,6 @@
 #include "runtime/model/segments.h"
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "kernels/pointwise.h"
@@ -21,7 +20,7 @@ Buffer copy_of(Context& context, const Tensor& values) {
 struct SegmentRunner::Pass {
   int index;
   const Segment& segment;
-  const TokenBatch& batch;
+  const TokenTensors& tokens;
   const RunReads& reads;
   Tensor residual;
 
@@ -65,13 +64,13 @@ void SegmentRunner::check(std::span<const Segment> segments, const RunReads& rea
 
 void SegmentRunner::run_layer(const Pass& pass, int layer) {
   const LayerSplice& splice = pass.segment.splice[static_cast<std::size_t>(layer)];
-  decoder_.add_attention(context_, workspace_, layer, pass.batch, pass.residual);
+  decoder_.add_attention(context_, workspace_, layer, pass.tokens, pass.residual);
   const Tensor mlp_in = workspace_.of(Workspace::kNormed, pass.residual.shape());
   const Tensor mlp_out = workspace_.of(Workspace::kMlpOut, pass.residual.shape());
   decoder_.mlp_input(context_, layer, pass.residual, mlp_in);
   pass.read(layer, ReadPoint::kMlpIn, mlp_in);
   decoder_.mlp(context_, workspace_, layer, splice.mlp, mlp_in, mlp_out);
-  if (splice.adapter != nullptr) splice.adapter->add_output(context_, layer, pass.batch, mlp_in, mlp_out);
+  if (splice.adapter != nullptr) splice.adapter->add_output(context_, layer, pass.tokens.batch, mlp_in, mlp_out);
   pass.read(layer, ReadPoint::kMlpOut, mlp_out);
   add_to(context_, mlp_out, pass.residual);
   pass.read(layer, ReadPoint::kBlockOut, pass.residual);
@@ -84,6 +83,7 @@ ResidualStates SegmentRunner::run(std::span<const Segment> segments, const Token
   for (const Segment& segment : segments) {
     if (segment.source != Segment::kTokens) kept.insert({segment.source, segment.begin});
   }
+  const TokenTensors tokens = tokens_.place(context_, batch);
   ResidualStates states;
   const auto keep_if_needed = [&](StateName name, const Tensor& residual) {
     if (kept.contains(name)) states.states_.emplace(name, copy_of(context_, residual));
@@ -91,9 +91,9 @@ ResidualStates SegmentRunner::run(std::span<const Segment> segments, const Token
   for (int index = 0; index < static_cast<int>(segments.size()); ++index) {
     const Segment& segment = segments[static_cast<std::size_t>(index)];
     const Tensor residual = workspace_.of(Workspace::kResidual, {batch.tokens(), decoder_.config().width});
-    const Pass pass{.index = index, .segment = segment, .batch = batch, .reads = reads, .residual = residual};
+    const Pass pass{.index = index, .segment = segment, .tokens = tokens, .reads = reads, .residual = residual};
     if (segment.source == Segment::kTokens) {
-      decoder_.embed(context_, batch, residual);
+      decoder_.embed(context_, tokens, residual);
       pass.read(0, ReadPoint::kEmbeddings, residual);
     } else {
       convert(context_, states.at({segment.source, segment.begin}), residual);

@@ -65,7 +65,8 @@ class ResidualStates {
 class SegmentRunner {
  public:
   /// Both must outlive the runner.
-  SegmentRunner(Context& context, const Decoder& decoder) : context_(context), decoder_(decoder) {}
+  SegmentRunner(Context& context, const Decoder& decoder)
+      : context_(context), decoder_(decoder), workspace_(context.device()) {}
 
   /// Runs the segments in order over one batch. ShapeError when the graph is not well formed; DataError for an id
   /// outside the vocabulary.
@@ -79,6 +80,7 @@ class SegmentRunner {
   Context& context_;
   const Decoder& decoder_;
   Workspace workspace_;
+  TokenMemory tokens_;
 };
 
 /// Rows of one last residual state [R, D] and the decoder whose norm and head read them.

@@ -3,28 +3,29 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/core/memory.h"
 #include "kernels/optim.h"
 
 namespace tadapt {
 
 AdamWState::AdamWState(Device device, const ParameterStore& store) {
-  std::int64_t largest = 0;
   for (std::size_t i = 0; i < store.group_count(); ++i) {
     const std::int64_t elements = store.group(i).trainable_elements;
-    moments_.push_back({Buffer(device, DType::kFloat32, {elements}), Buffer(device, DType::kFloat32, {elements})});
-    largest = std::max(largest, elements);
+    states_.push_back({.first = Buffer(device, DType::kFloat32, {elements}),
+                       .second = Buffer(device, DType::kFloat32, {elements}),
+                       .square_sums = Buffer(device, DType::kFloat64, {elements / kParameterBlock})});
   }
-  block_sums_ = Buffer(device, DType::kFloat64, {largest / kParameterBlock});
+}
+
+void AdamWState::measure(Context& context, const ParameterStore& store, std::size_t group) {
+  block_square_sums(context, store.gradient(group).rows(0, store.group(group).trainable_elements), square_sums(group));
 }
 
 UpdateReport AdamWState::update(Context& context, ParameterStore& store, std::size_t group,
                                 const AdamWSettings& settings, double learning_rate, std::int64_t step) {
-  const std::int64_t elements = store.group(group).trainable_elements;
-  const Tensor gradient = store.gradient(group).rows(0, elements);
-  const Tensor sums = block_sums_.tensor().rows(0, elements / kParameterBlock);
-  block_square_sums(context, gradient, sums);
+  const Tensor gradient = store.gradient(group).rows(0, store.group(group).trainable_elements);
   double square_norm = 0.0;
-  for (const double sum : sums.span<double>()) square_norm += sum;
+  for (const double sum : on_host<double>(context, square_sums(group))) square_norm += sum;
   UpdateReport report{std::sqrt(square_norm), std::isfinite(square_norm)};
   if (!report.finite) return report;
 

@@ -1,4 +1,4 @@
-// The AdamW optimiser over a ParameterStore: it owns the two moments, nothing else.
+// The AdamW optimiser over a ParameterStore: it owns the two moments and the sums behind the norm.
 #pragma once
 
 #include <cstdint>
@@ -26,20 +26,24 @@ class AdamWState {
  public:
   AdamWState(Device device, const ParameterStore& store);
 
-  /// Norm over the group's trainable gradient (double partials over 4096-element blocks, added in block order), clip
-  /// by min(1, clip_norm / (norm + 1e-6)), then AdamW. `step` counts from 0. A non-finite norm changes nothing.
+  /// Σ g² over each 4096-element block of the group's trainable gradient: what update() reads. Filled by whoever makes
+  /// the gradient, or by measure().
+  Tensor square_sums(std::size_t group) const { return states_.at(group).square_sums.tensor(); }
+  void measure(Context& context, const ParameterStore& store, std::size_t group);
+
+  /// Norm over the group's trainable gradient (the square sums, added in block order), clip by
+  /// min(1, clip_norm / (norm + 1e-6)), then AdamW. `step` counts from 0. A non-finite norm changes nothing.
   UpdateReport update(Context& context, ParameterStore& store, std::size_t group, const AdamWSettings& settings,
                       double learning_rate, std::int64_t step);
 
-  Tensor first_moment(std::size_t group) const { return moments_.at(group).first.tensor(); }
-  Tensor second_moment(std::size_t group) const { return moments_.at(group).second.tensor(); }
+  Tensor first_moment(std::size_t group) const { return states_.at(group).first.tensor(); }
+  Tensor second_moment(std::size_t group) const { return states_.at(group).second.tensor(); }
 
  private:
-  struct Moments {
-    Buffer first, second;
+  struct State {
+    Buffer first, second, square_sums;
   };
-  std::vector<Moments> moments_;
-  Buffer block_sums_;
+  std::vector<State> states_;
 };
 
 }  // namespace tadapt

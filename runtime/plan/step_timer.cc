@@ -4,21 +4,14 @@
 #include <chrono>
 #include <cmath>
 
-#include "kernels/core/random.h"
+#include "kernels/core/memory.h"
+#include "kernels/uniform.h"
 
 namespace tadapt {
 namespace {
 
-void fill(std::span<float> values, std::uint64_t sample, float scale) {
-  const RandomStream random(11, RandomPurpose::kTest, 0, sample);
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = scale * (2.0f * random.uniform(static_cast<std::uint32_t>(i)) - 1.0f);
-}
-
-void fill_rounded(const Buffer& rows, std::uint64_t sample) {
-  std::vector<float> values(rows.span<bfloat16>().size());
-  fill(values, sample, 1.0f);
-  std::ranges::transform(values, rows.span<bfloat16>().begin(), [](float value) { return bfloat16(value); });
+void fill(Context& context, const Tensor& numbers, std::uint64_t sample, float bound) {
+  uniform(context, RandomStream(11, RandomPurpose::kTest, 0, sample), bound, numbers.reshaped({numbers.elements()}));
 }
 
 /// z with P(N(0, 1) > z) = share.
@@ -36,21 +29,25 @@ double upper_quantile(double share) {
 StepTimer::StepTimer(Context& context, const StepSetting& setting, double sparse_below)
     : context_(context),
       adapter_(make_adapter("transcoder", setting.shape, {setting.compute, sparse_below})),
-      store_(Device::kCpu, {adapter_->parameters("layer")}),
-      x_(Device::kCpu, DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
-      delta_(Device::kCpu, DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
-      pass_(Device::kCpu, {setting.tokens, setting.shape, sparse_below}),
+      store_(context.device(), {adapter_->parameters("layer")}),
+      x_(context.device(), DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
+      delta_(context.device(), DType::kBFloat16, {setting.tokens, setting.shape.model_width}),
+      value_(context.device(), DType::kFloat64, {2}),
+      pass_(context.device(), {setting.tokens, setting.shape, sparse_below}),
       masters_(store_.master_views(0)) {
-  adapter_->initialise(masters_, 1, 0);
-  fill(masters_["W_dec"].span<float>(), 1, 0.02f);
-  fill_rounded(x_, 2);
-  fill_rounded(delta_, 3);
+  adapter_->initialise(context, masters_, 1, 0);
+  fill(context, masters_["W_dec"], 1, 0.02f);
+  fill(context, x_.tensor(), 2, 1.0f);
+  fill(context, delta_.tensor(), 3, 1.0f);
 }
 
 void StepTimer::set_l0(double l0) {
-  const double share = l0 / static_cast<double>(adapter_->shape().features);
-  std::ranges::fill(masters_["b_enc"].span<float>(), static_cast<float>(-upper_quantile(share) / 3.0));
+  const auto features = static_cast<std::size_t>(adapter_->shape().features);
+  const double share = l0 / static_cast<double>(features);
+  std::vector<float> biases(features, static_cast<float>(-upper_quantile(share) / 3.0));
+  copy(context_, Tensor::of(std::span(biases), masters_["b_enc"].shape()), masters_["b_enc"]);
   adapter_->prepare(context_, masters_);
+  synchronize(context_);
 }
 
 double StepTimer::seconds() {
@@ -62,13 +59,16 @@ double StepTimer::seconds() {
                             .delta = delta_.tensor(),
                             .masters = masters_,
                             .group = store_.group(0),
-                            .gradient = store_.gradient(0)});
+                            .gradient = store_.gradient(0),
+                            .value = value_.tensor()});
+  synchronize(context_);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 double StepTimer::l0() const {
   double active = 0;
-  for (const float count : statistic_views(store_.group(0), store_.gradient(0))[kActiveCounts].span<float>())
+  for (const float count :
+       on_host<float>(context_, statistic_views(store_.group(0), store_.gradient(0))[kActiveCounts]))
     active += static_cast<double>(count);
   return active / static_cast<double>(x_.tensor().size(0));
 }

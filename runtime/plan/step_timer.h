@@ -32,7 +32,7 @@ class StepTimer {
   Context& context_;
   std::unique_ptr<Adapter> adapter_;
   ParameterStore store_;
-  Buffer x_, delta_;
+  Buffer x_, delta_, value_;
   LocalLossPass pass_;
   ParameterTensors masters_;
 };

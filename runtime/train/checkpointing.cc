@@ -1,7 +1,6 @@
 #include "runtime/train/checkpointing.h"
 
-#include <cstring>
-
+#include "kernels/core/memory.h"
 #include "runtime/train/agreement.h"
 
 namespace tadapt {
@@ -13,17 +12,17 @@ std::string adapter_file(const Trainee& trainee) { return trainee.name + ".safet
 std::string optimizer_file(const Trainee& trainee) { return trainee.name + ".optimizer.safetensors"; }
 
 /// "m.W_enc", "v.W_enc", … over both moments.
-NamedTensors moment_tensors(const ParameterGroup& layout, const AdamWState& optimiser, std::size_t index) {
+NamedTensors moment_tensors(const ParameterGroup& layout, const Tensor& first_moment, const Tensor& second_moment) {
   NamedTensors tensors;
-  const ParameterTensors first = parameter_views(layout, optimiser.first_moment(index));
-  const ParameterTensors second = parameter_views(layout, optimiser.second_moment(index));
+  const ParameterTensors first = parameter_views(layout, first_moment);
+  const ParameterTensors second = parameter_views(layout, second_moment);
   for (const auto& [name, tensor] : first.entries()) tensors["m." + name] = tensor;
   for (const auto& [name, tensor] : second.entries()) tensors["v." + name] = tensor;
   return tensors;
 }
 
 /// Copies the part's tensors into `into`; both must hold the same names, types and shapes.
-void copy_into(const CheckpointPart& part, const NamedTensors& into, const std::string& file) {
+void copy_into(Context& context, const CheckpointPart& part, const NamedTensors& into, const std::string& file) {
   for (const auto& [name, tensor] : into) {
     const auto found = part.tensors.find(name);
     if (found == part.tensors.end()) throw DataError("{}: tensor {} is missing", file, name);
@@ -31,8 +30,9 @@ void copy_into(const CheckpointPart& part, const NamedTensors& into, const std::
     if (saved.dtype() != tensor.dtype() || saved.shape() != tensor.shape())
       throw DataError("{}: tensor {}: expected {} {}, found {} {}", file, name, tadapt::name(tensor.dtype()),
                       tensor.shape().to_string(), tadapt::name(saved.dtype()), saved.shape().to_string());
-    std::memcpy(tensor.data(), saved.data(), saved.bytes());
+    copy(context, saved, tensor);
   }
+  synchronize(context);
 }
 
 NamedTensors named(const ParameterTensors& tensors) {
@@ -59,8 +59,9 @@ std::filesystem::path newest_checkpoint(FileSystem& files, Communicator& world, 
   });
 }
 
-Checkpointer::Checkpointer(FileSystem& files, Communicator& world, const ProcessGrid& grid, CheckpointPlan plan)
-    : files_(files), world_(world), grid_(grid), plan_(std::move(plan)) {}
+Checkpointer::Checkpointer(Context& context, FileSystem& files, Communicator& world, const ProcessGrid& grid,
+                           CheckpointPlan plan)
+    : context_(context), files_(files), world_(world), grid_(grid), plan_(std::move(plan)) {}
 
 std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
                                                   const ParameterStore& store, const AdamWState& optimiser) const {
@@ -69,11 +70,13 @@ std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, std:
   for (auto i = static_cast<std::size_t>(grid_.index_of(world_.rank())); i < trainees.size();
        i += static_cast<std::size_t>(grid_.data_parallel())) {
     Trainee& trainee = trainees[i];
-    records.push_back(writer.write_part(adapter_file(trainee), named(store.master_views(i)),
+    const HostView masters(context_, store.master(i)), first(context_, optimiser.first_moment(i)),
+        second(context_, optimiser.second_moment(i));
+    records.push_back(writer.write_part(adapter_file(trainee), named(parameter_views(store.group(i), masters.tensor())),
                                         {{"layer", std::to_string(trainee.layer)}}));
-    records.push_back(
-        writer.write_part(optimizer_file(trainee),
-                          with_counters(moment_tensors(store.group(i), optimiser, i), trainee.tokens_since_active)));
+    records.push_back(writer.write_part(
+        optimizer_file(trainee),
+        with_counters(moment_tensors(store.group(i), first.tensor(), second.tensor()), trainee.tokens_since_active)));
   }
   return records;
 }
@@ -119,9 +122,11 @@ std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, std:
     require_same_run(info, warn);
     for (std::size_t i = 0; i < trainees.size(); ++i) {
       const std::string masters = adapter_file(trainees[i]), moments = optimizer_file(trainees[i]);
-      copy_into(read_part(files_, info, masters), named(store.master_views(i)), (checkpoint / masters).string());
-      copy_into(read_part(files_, info, moments),
-                with_counters(moment_tensors(store.group(i), optimiser, i), trainees[i].tokens_since_active),
+      copy_into(context_, read_part(files_, info, masters), named(store.master_views(i)),
+                (checkpoint / masters).string());
+      copy_into(context_, read_part(files_, info, moments),
+                with_counters(moment_tensors(store.group(i), optimiser.first_moment(i), optimiser.second_moment(i)),
+                              trainees[i].tokens_since_active),
                 (checkpoint / moments).string());
     }
   });
@@ -134,8 +139,8 @@ void Checkpointer::require_same_run(const CheckpointInfo& checkpoint, const Warn
     if (checkpoint.state.value(key, "") != plan_.provenance.value(key, ""))
       throw ConfigError("{}: belongs to another run: {} is {} there and {} here", checkpoint.path.string(), key,
                         checkpoint.state.value(key, "none"), plan_.provenance.value(key, "none"));
-  const auto there = checkpoint.state.value("instruction_set", "unknown");
-  const auto here = plan_.provenance.value("instruction_set", "unknown");
+  const auto there = checkpoint.state.value("arithmetic", checkpoint.state.value("instruction_set", "unknown"));
+  const auto here = plan_.provenance.value("arithmetic", "unknown");
   if (there != here)
     warn(fmt::format("WARNING: the checkpoint was made on {}, this is {}: results go on but not bit for bit", there,
                      here));

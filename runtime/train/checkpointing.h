@@ -36,7 +36,7 @@ struct CheckpointPlan {
 /// (moments, activity counters) per layer, whatever the process grid.
 class Checkpointer {
  public:
-  Checkpointer(FileSystem& files, Communicator& world, const ProcessGrid& grid, CheckpointPlan plan);
+  Checkpointer(Context& context, FileSystem& files, Communicator& world, const ProcessGrid& grid, CheckpointPlan plan);
 
   /// Writes, verifies, then prunes older ones. A failure on any rank fails on all. Collective. Returns the path.
   std::string save(std::int64_t step, std::vector<Trainee>& trainees, const ParameterStore& store,
@@ -53,6 +53,7 @@ class Checkpointer {
   nlohmann::json state(std::int64_t step) const;
   void require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const;
 
+  Context& context_;
   FileSystem& files_;
   Communicator& world_;
   const ProcessGrid& grid_;

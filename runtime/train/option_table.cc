@@ -6,6 +6,7 @@
 #include "data/activation_cache.h"
 #include "runtime/adapter/adapter.h"
 #include "runtime/loss/loss.h"
+#include "runtime/train/device_choice.h"
 #include "runtime/train/option_kinds.h"
 
 namespace tadapt {
@@ -52,6 +53,11 @@ bool is_choice_of_layers(const std::string& value) {
   } catch (const ConfigError&) {
     return false;
   }
+}
+
+bool is_device(const std::string& value) {
+  DeviceRequest request;
+  return parse_device(value, request);
 }
 
 Options run_options() {
@@ -202,6 +208,11 @@ Options checkpoint_options() {
 
 Options grid_options() {
   return {
+      text({"grid.device", "",
+            "What a rank computes on: cuda is the GPU of its place on the host, cuda:N GPU number N; auto: a GPU where "
+            "every rank can use one, else the CPU.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::grid, &GridOptions::device), "auto, cpu, cuda or cuda:N", is_device),
       integer({"grid.layer_blocks", "blocks", "Blocks of layers, one per rank of a data-parallel group; 0: chosen.",
                OnResume::kMayDiffer},
               field(&RunOptions::grid, &GridOptions::layer_blocks), 0, kMaxRanks),
@@ -210,6 +221,10 @@ Options grid_options() {
       integer({"grid.threads", "threads", "Threads per rank; 0: cores allowed to the rank / ranks sharing them.",
                OnResume::kMayDiffer},
               field(&RunOptions::grid, &GridOptions::threads), 0, 4096),
+      word({"grid.sum_order", "",
+            "Order in which gradients on several GPUs add: fast: NCCL's own; fixed: the CPU's, the same for any grid.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::grid, &GridOptions::sum_order), {{"fast", SumOrder::kFast}, {"fixed", SumOrder::kFixed}}),
       integer({"grid.timeout_seconds", "seconds", "Bound of every wait for another rank.", OnResume::kMayDiffer},
               field(&RunOptions::grid, &GridOptions::timeout_seconds), 1, 1 << 20),
   };

@@ -9,6 +9,7 @@
 
 #include "data/chat_format.h"
 #include "kernels/core/tensor.h"
+#include "runtime/comm/device_group.h"
 
 namespace tadapt {
 
@@ -83,10 +84,12 @@ struct CheckpointOptions {
 };
 
 struct GridOptions {
-  int layer_blocks = 0;       ///< 0: auto
-  int data_parallel = 0;      ///< 0: auto
-  int threads = 0;            ///< per rank; 0: cores in the affinity mask / ranks sharing them
-  int timeout_seconds = 600;  ///< bound of every wait for a peer
+  std::string device = "auto";           ///< as parse_device takes it
+  int layer_blocks = 0;                  ///< 0: auto
+  int data_parallel = 0;                 ///< 0: auto
+  int threads = 0;                       ///< per rank; 0: cores in the affinity mask / ranks sharing them
+  SumOrder sum_order = SumOrder::kFast;  ///< of gradients on several GPUs; on the CPU it is always the fixed one
+  int timeout_seconds = 600;             ///< bound of every wait for a peer
 };
 
 struct LogOptions {

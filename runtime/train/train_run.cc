@@ -4,13 +4,15 @@
 #include <memory>
 #include <optional>
 
-#include "kernels/instruction_set.h"
+#include "kernels/core/memory.h"
 #include "kernels/matmul.h"
 #include "runtime/adapter/break_even.h"
+#include "runtime/comm/device_group.h"
 #include "runtime/loss/loss.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/plan/grid_cost.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/device_choice.h"
 #include "runtime/train/option_table.h"
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_directory.h"
@@ -41,16 +43,13 @@ std::vector<LocalLoss> losses_of(const RunOptions& options, const ActivationCach
   return losses;
 }
 
-double sparse_below(const RunOptions& options, const AdapterShape& shape) {
-  return options.adapter.sparse_below.value_or(break_even(Device::kCpu, shape, options.train.compute));
-}
-
-std::vector<Trainee> make_trainees(const RunOptions& options, const ProcessGrid& grid, int rank,
-                                   const std::vector<LocalLoss>& losses, std::int64_t width) {
+std::vector<Trainee> make_trainees(const RunOptions& options, const RunEnvironment& environment,
+                                   const ProcessGrid& grid, const std::vector<LocalLoss>& losses, std::int64_t width) {
   const AdapterShape shape{width, options.adapter.features};
-  const AdapterCompute compute{options.train.compute, sparse_below(options, shape)};
+  const AdapterCompute compute{options.train.compute, options.adapter.sparse_below.value_or(break_even(
+                                                          environment.context.device(), shape, options.train.compute))};
   std::vector<Trainee> trainees;
-  for (const int layer : grid.layers_of_block(grid.block_of(rank))) {
+  for (const int layer : grid.layers_of_block(grid.block_of(environment.world.rank()))) {
     const auto place = static_cast<std::size_t>(std::ranges::find(grid.layers(), layer) - grid.layers().begin());
     trainees.push_back(
         {.name = trainee_name(layer),
@@ -71,7 +70,8 @@ std::vector<ParameterGroupSpec> group_specs(const std::vector<Trainee>& trainees
 
 constexpr char kTotalSteps[] = "steps";
 
-nlohmann::json provenance(const RunOptions& options, const RunShape& shape, const ActivationCacheReader& cache) {
+nlohmann::json provenance(const RunOptions& options, const Context& context, const RunShape& shape,
+                          const ActivationCacheReader& cache) {
   nlohmann::json layer_scales = nlohmann::json::object();
   for (const int layer : shape.layers)
     layer_scales[std::to_string(layer)] = cache.manifest().layers[cache.layer_index(layer)].scale_square;
@@ -84,8 +84,8 @@ nlohmann::json provenance(const RunOptions& options, const RunShape& shape, cons
           {"delta_scale_square", layer_scales},
           {"adapter_type", options.adapter.type},
           {"seed", options.train.seed},
-          {"instruction_set", name(effective_instruction_set())},
-          {"versions", {{"tadapt", TADAPT_VERSION}, {"products", product_library()}}}};
+          {"arithmetic", arithmetic_of(context)},
+          {"versions", {{"tadapt", TADAPT_VERSION}, {"products", product_library(context.device())}}}};
 }
 
 /// Where the run stands by its newest checkpoint, without looking at models, corpus or cache.
@@ -133,6 +133,15 @@ std::optional<Ground> prepare_ground(const RunOptions& options, const RunEnviron
   return ground;
 }
 
+/// DeviceError when a GPU has not the memory that training takes; said before anything is allocated there.
+void require_device_memory(const RunEnvironment& environment, const MemoryEstimate& needed) {
+  if (environment.context.device() == Device::kCpu) return;
+  const DeviceMemory memory = device_memory(environment.context.device());
+  if (static_cast<std::size_t>(needed.on_device()) <= memory.free) return;
+  throw DeviceError("GPU memory: training needs about {} bytes ({}), {} of {} are free", needed.on_device(),
+                    needed.to_string(), memory.free, memory.total);
+}
+
 }  // namespace
 
 TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& environment) {
@@ -151,26 +160,32 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
   if (!ground) return before;
   const auto& [cache, shape, losses, grid] = *ground;
 
+  agree(environment.world, [&] { require_device_memory(environment, run_memory(options, shape, *grid)); });
   const int rank = environment.world.rank();
-  const auto group = environment.world.split(grid->block_of(rank), rank, "data-parallel groups");
-  std::vector<Trainee> trainees = make_trainees(options, *grid, rank, losses, shape.width);
+  const DeviceGroup group =
+      make_device_group(environment.world.split(grid->block_of(rank), rank, "data-parallel groups"),
+                        environment.context, options.grid.sum_order, options.grid.timeout_seconds);
+  environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
+  std::vector<Trainee> trainees = make_trainees(options, environment, *grid, losses, shape.width);
   ParameterStore store(environment.context.device(), group_specs(trainees));
   AdamWState optimiser(environment.context.device(), store);
-  Checkpointer checkpointer(environment.files, environment.world, *grid,
+  Checkpointer checkpointer(environment.context, environment.files, environment.world, *grid,
                             {.run_dir = options.dir,
                              .keep = options.checkpoint.keep,
                              .batch_tokens = options.train.batch_tokens,
                              .train_rows = shape.train_rows,
-                             .provenance = provenance(options, shape, *cache)});
+                             .provenance = provenance(options, environment.context, shape, *cache)});
   for (std::size_t i = 0; i < trainees.size(); ++i)
-    trainees[i].adapter->initialise(store.master_views(i), trainees[i].seed, trainees[i].layer);
+    trainees[i].adapter->initialise(environment.context, store.master_views(i), trainees[i].seed, trainees[i].layer);
   std::int64_t first_step = 0;
   if (!before.checkpoint.empty()) {
     first_step = checkpointer.restore(before.checkpoint, trainees, store, optimiser, environment.print);
     environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
   }
 
-  ActivationLoader loader(*cache, data_order(options, shape), loader_options(options, *grid, rank, first_step));
+  LoaderOptions loading = loader_options(options, *grid, rank, first_step);
+  loading.device = environment.context.device();
+  ActivationLoader loader(*cache, data_order(options, shape), loading);
   HeldOut held_out(*cache, environment.world, *grid, {shape.train_rows, shape.train_rows + shape.held_out_rows},
                    options.train.batch_tokens / options.train.reduction_leaves);
   std::unique_ptr<MetricsLog> log;
@@ -181,7 +196,7 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
   if (log != nullptr && log->missing_steps() > 0)
     environment.print(fmt::format("WARNING: metrics.jsonl lacks the lines of {} of the steps before {}; they stay lost",
                                   log->missing_steps(), first_step + 1));
-  Trainer trainer({.group = *group,
+  Trainer trainer({.group = *group.communicator,
                    .grid = *grid,
                    .options = options,
                    .losses = losses,

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "kernels/core/memory.h"
 #include "kernels/optim.h"
 #include "runtime/train/agreement.h"
 
@@ -34,6 +35,16 @@ LocalLossPass::Limits limits_of(const std::vector<Trainee>& trainees, std::int64
   return limits;
 }
 
+/// Of this rank's leaves, each [square error, weighted activations].
+LocalLossValue joined_value(const std::vector<double>& leaves) {
+  std::vector<double> square_errors, weighted_activations;
+  for (std::size_t i = 0; i < leaves.size(); i += 2) {
+    square_errors.push_back(leaves[i]);
+    weighted_activations.push_back(leaves[i + 1]);
+  }
+  return {join_leaves(square_errors), join_leaves(weighted_activations)};
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -58,8 +69,20 @@ Trainer::Trainer(TrainerParts parts, std::int64_t total_steps)
                 .weight_decay = parts.options.optim.weight_decay,
                 .clip_norm = parts.options.optim.clip_norm},
       leaf_tokens_(parts.options.train.batch_tokens / parts.options.train.reduction_leaves),
-      pass_(parts.environment.context.device(), limits_of(parts.trainees, leaf_tokens_)) {
+      pass_(parts.environment.context.device(), limits_of(parts.trainees, leaf_tokens_)),
+      upload_(parts.environment.context),
+      values_(parts.environment.context.device(), DType::kFloat64,
+              {static_cast<std::int64_t>(parts.trainees.size()), leaves(), 2}) {
   for (const int layer : parts.grid.layers()) names_.push_back(trainee_name(layer));
+}
+
+/// On this rank.
+std::int64_t Trainer::leaves() const { return parts_.options.train.reduction_leaves / parts_.grid.data_parallel(); }
+
+/// [leaves, 2] of one trainee.
+Tensor Trainer::values(std::size_t index) const {
+  const auto at = static_cast<std::int64_t>(index);
+  return values_.tensor().rows(at, at + 1).reshaped({leaves(), 2});
 }
 
 TrainingOutcome Trainer::run(std::int64_t first_step) {
@@ -99,6 +122,7 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
 void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
   const ActivationBatch& batch = parts_.loader.next();
   std::vector<Work> work(parts_.trainees.size());
+  if (!work.empty()) upload_.start(batch.layers.front());
   for (std::size_t i = 0; i < work.size(); ++i) {
     backward(i, batch, work[i]);
     if (i > 0) finish(i - 1, step, work[i - 1]);  // its exchange ran beside the backward above
@@ -122,49 +146,52 @@ void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
 
 void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& work) {
   trace("backward", index);
+  Context& context = parts_.environment.context;
   Trainee& trainee = parts_.trainees[index];
   const ParameterGroup& layout = parts_.store.group(index);
   const Tensor gradient = parts_.store.gradient(index);
   const ParameterTensors masters = parts_.store.master_views(index);
-  const auto& [x, delta] = batch.layers.at(index);
-  std::vector<double> square_errors, weighted_activations;
-  joiner_.start(gradient.span<float>());
-  for (std::int64_t begin = 0; begin < x.size(0); begin += leaf_tokens_) {
-    const std::span<float> slot = joiner_.slot();
+  const auto [x, delta] = upload_.take();
+  if (index + 1 < batch.layers.size()) upload_.start(batch.layers[index + 1]);
+  joiner_.start({.destination = gradient,
+                 .leaves = leaves(),
+                 .square_sums = exchanges() ? Tensor() : parts_.optimiser.square_sums(index)});
+  for (std::int64_t leaf = 0; leaf < leaves(); ++leaf) {
+    const Tensor slot = joiner_.slot();
     // Padding between spans is part of the exchange and must be as zero as the store's own.
-    std::ranges::fill(slot, 0.0f);
-    const LocalLossValue value =
-        pass_.value_and_gradient(parts_.environment.context, {.adapter = *trainee.adapter,
-                                                              .loss = trainee.loss,
-                                                              .x = x.rows(begin, begin + leaf_tokens_),
-                                                              .delta = delta.rows(begin, begin + leaf_tokens_),
-                                                              .masters = masters,
-                                                              .group = layout,
-                                                              .gradient = Tensor::of(slot, {gradient.elements()})});
-    joiner_.push(parts_.environment.context);
-    square_errors.push_back(value.square_error);
-    weighted_activations.push_back(value.weighted_activations);
+    clear(context, slot);
+    const std::int64_t begin = leaf * leaf_tokens_;
+    pass_.value_and_gradient(context, {.adapter = *trainee.adapter,
+                                       .loss = trainee.loss,
+                                       .x = x.rows(begin, begin + leaf_tokens_),
+                                       .delta = delta.rows(begin, begin + leaf_tokens_),
+                                       .masters = masters,
+                                       .group = layout,
+                                       .gradient = slot,
+                                       .value = values(index).rows(leaf, leaf + 1).reshaped({2})});
+    joiner_.push(context);
   }
-  joiner_.finish(parts_.environment.context);
-  work.value = {join_leaves(square_errors), join_leaves(weighted_activations)};
   trace("exchange-started", index);
   work.exchange = parts_.group.start_sum(gradient, fmt::format("gradient of {}", trainee.name));
 }
 
 void Trainer::finish(std::size_t index, std::int64_t step, Work& work) {
+  Context& context = parts_.environment.context;
   work.exchange->wait();
   trace("exchange-joined", index);
   Trainee& trainee = parts_.trainees[index];
-  const Tensor counts = statistic_views(parts_.store.group(index), parts_.store.gradient(index))[kActiveCounts];
-  for (const float count : counts.span<float>()) work.active_pairs += count;
-  work.update =
-      parts_.optimiser.update(parts_.environment.context, parts_.store, index, settings_, schedule_.at(step), step);
+  if (exchanges()) parts_.optimiser.measure(context, parts_.store, index);
+  work.update = parts_.optimiser.update(context, parts_.store, index, settings_, schedule_.at(step), step);
+  work.value = joined_value(on_host<double>(context, values(index)));
+  const Tensor counted = statistic_views(parts_.store.group(index), parts_.store.gradient(index))[kActiveCounts];
+  const std::vector<float> counts = on_host<float>(context, counted);
+  for (const float count : counts) work.active_pairs += count;
   if (!work.update.finite) {
     work.bad_tensor = first_non_finite_tensor(index);
     return;
   }
-  trainee.count_activity(counts.span<float>(), parts_.options.train.batch_tokens);
-  trainee.adapter->prepare(parts_.environment.context, parts_.store.master_views(index));
+  trainee.count_activity(counts, parts_.options.train.batch_tokens);
+  trainee.adapter->prepare(context, parts_.store.master_views(index));
   trace("updated", index);
 }
 

@@ -13,6 +13,7 @@
 #include "runtime/comm/reduction_tree.h"
 #include "runtime/optim/adamw_state.h"
 #include "runtime/optim/schedule.h"
+#include "runtime/train/batch_upload.h"
 #include "runtime/train/checkpointing.h"
 #include "runtime/train/held_out.h"
 #include "runtime/train/metrics.h"
@@ -60,6 +61,9 @@ class Trainer {
  private:
   struct Work;  // one trainee's part of a step
 
+  std::int64_t leaves() const;
+  bool exchanges() const { return parts_.group.size() > 1; }
+  Tensor values(std::size_t index) const;
   void train_step(std::int64_t step, StepMetrics& metrics);
   void backward(std::size_t index, const ActivationBatch& batch, Work& work);
   void finish(std::size_t index, std::int64_t step, Work& work);
@@ -83,6 +87,8 @@ class Trainer {
   std::int64_t leaf_tokens_;
   LocalLossPass pass_;
   LeafJoiner joiner_;
+  BatchUpload upload_;
+  Buffer values_;                   ///< [trainees, leaves, 2] float64: LocalLossValue of each leaf of the step
   std::vector<std::string> names_;  ///< of all trainees of the run, layer after layer
   bool stop_ = false;
   int failed_saves_ = 0;

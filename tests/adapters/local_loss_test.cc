@@ -22,7 +22,7 @@ class LocalLossTest : public testing::TestWithParam<Problem> {
     adapter_ = make_adapter("transcoder", {width, features}, {DType::kFloat32, sparse_below});
     store_ = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter_->parameters("layer-000")});
     const ParameterTensors masters = store_->master_views(0);
-    adapter_->initialise(masters, 7, 0);
+    adapter_->initialise(context_, masters, 7, 0);
     std::uint64_t sample = 0;
     for (const char* name : {"W_dec", "b_enc", "b_dec"}) fill(masters[name].span<float>(), ++sample);
     x_.resize(static_cast<std::size_t>(tokens * width));
@@ -54,13 +54,16 @@ class LocalLossTest : public testing::TestWithParam<Problem> {
   LocalLossValue run() {
     const auto [tokens, width, features, sparse_below] = GetParam();
     LocalLossPass pass(Device::kCpu, {tokens, {width, features}, sparse_below});
-    return pass.value_and_gradient(context_, {.adapter = *adapter_,
-                                              .loss = loss_,
-                                              .x = Tensor::of(std::span(x_), {tokens, width}),
-                                              .delta = Tensor::of(std::span(delta_), {tokens, width}),
-                                              .masters = store_->master_views(0),
-                                              .group = store_->group(0),
-                                              .gradient = store_->gradient(0)});
+    std::vector<double> value(2);
+    pass.value_and_gradient(context_, {.adapter = *adapter_,
+                                       .loss = loss_,
+                                       .x = Tensor::of(std::span(x_), {tokens, width}),
+                                       .delta = Tensor::of(std::span(delta_), {tokens, width}),
+                                       .masters = store_->master_views(0),
+                                       .group = store_->group(0),
+                                       .gradient = store_->gradient(0),
+                                       .value = Tensor::of(std::span(value), {2})});
+    return {value[0], value[1]};
   }
 
   Context context_ = Context::cpu(2);
@@ -139,20 +142,21 @@ TEST(Transcoder, StartsAtZeroOutputAndZeroSubgradientOfTheNorm) {
   Context context = Context::cpu(1);
   const auto adapter = make_adapter("transcoder", {8, 16}, {DType::kFloat32});
   ParameterStore store(Device::kCpu, {adapter->parameters("layer-000")});
-  adapter->initialise(store.master_views(0), 1, 3);
+  adapter->initialise(context, store.master_views(0), 1, 3);
   adapter->prepare(context, store.master_views(0));
   std::vector<float> x(8 * 4, 0.5f), delta(8 * 4, 0.25f);
   LocalLossPass pass(Device::kCpu, {4, {8, 16}});
-  const LocalLossValue value =
-      pass.value_and_gradient(context, {.adapter = *adapter,
-                                        .loss = {.delta_scale = 1.0, .sparsity = 1.0, .batch_tokens = 4},
-                                        .x = Tensor::of(std::span(x), {4, 8}),
-                                        .delta = Tensor::of(std::span(delta), {4, 8}),
-                                        .masters = store.master_views(0),
-                                        .group = store.group(0),
-                                        .gradient = store.gradient(0)});
-  EXPECT_EQ(value.square_error, 32 * 0.0625);
-  EXPECT_EQ(value.weighted_activations, 0.0);
+  std::vector<double> value(2);
+  pass.value_and_gradient(context, {.adapter = *adapter,
+                                    .loss = {.delta_scale = 1.0, .sparsity = 1.0, .batch_tokens = 4},
+                                    .x = Tensor::of(std::span(x), {4, 8}),
+                                    .delta = Tensor::of(std::span(delta), {4, 8}),
+                                    .masters = store.master_views(0),
+                                    .group = store.group(0),
+                                    .gradient = store.gradient(0),
+                                    .value = Tensor::of(std::span(value), {2})});
+  EXPECT_EQ(value[0], 32 * 0.0625);
+  EXPECT_EQ(value[1], 0.0);
   for (const float gradient : store.gradient(0).span<float>()) EXPECT_TRUE(std::isfinite(gradient));
 }
 
@@ -160,7 +164,8 @@ TEST(Transcoder, InitialWeightsDependOnSeedAndLayerOnly) {
   const auto weights = [](std::uint64_t seed, int layer) {
     const auto adapter = make_adapter("transcoder", {8, 16}, {DType::kBFloat16});
     ParameterStore store(Device::kCpu, {adapter->parameters("any")});
-    adapter->initialise(store.master_views(0), seed, layer);
+    Context context = Context::cpu(1);
+    adapter->initialise(context, store.master_views(0), seed, layer);
     const auto encoder = store.master_views(0)["W_enc"].span<float>();
     return std::vector<float>(encoder.begin(), encoder.end());
   };

@@ -47,6 +47,7 @@ TEST_F(AdamWStateTest, ClipsByTheNormOfTheTrainablePartOnly) {
   gradient[0] = 3.0f;
   gradient[1] = 4.0f;
   statistic_views(store_.group(0), store_.gradient(0))["counts"].span<float>()[0] = 1000.0f;
+  state_.measure(context_, store_, 0);
   const UpdateReport report = state_.update(context_, store_, 0, {.clip_norm = 1.0}, 0.1, 0);
   EXPECT_DOUBLE_EQ(report.gradient_norm, 5.0);
   const double clip = 1.0 / (5.0 + 1e-6);
@@ -59,6 +60,7 @@ TEST_F(AdamWStateTest, ClipsByTheNormOfTheTrainablePartOnly) {
 TEST_F(AdamWStateTest, ANonFiniteGradientChangesNothing) {
   const auto gradient = parameter_views(store_.group(0), store_.gradient(0))["w"].span<float>();
   gradient[2] = std::numeric_limits<float>::quiet_NaN();
+  state_.measure(context_, store_, 0);
   const UpdateReport report = state_.update(context_, store_, 0, {.clip_norm = 1.0}, 0.1, 0);
   EXPECT_FALSE(report.finite);
   for (const float weight : store_.master(0).span<float>()) EXPECT_EQ(weight, 0.0f);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/capture/capture.h"
+#include "tests/support/devices.h"
 #include "tests/support/tiny_models.h"
 
 namespace tadapt::testing {
@@ -43,6 +44,7 @@ struct CaptureSetup {
   RowChoice rows;
   std::int64_t batch_tokens = 300;
   int threads = 1;
+  Device device = Device::kCpu;
 };
 
 /// The plan of a setup over the random corpus, and its capture by one rank.
@@ -62,7 +64,7 @@ class TinyCapture {
 
   /// Loads the pair and captures into `out`.
   CaptureOutcome run(FileSystem& files, Communicator& ranks, const std::filesystem::path& out) {
-    Context context = Context::cpu(setup_.threads);
+    Context context = context_on(setup_.device, setup_.threads);
     const Decoder pair = Decoder::load_pair(context, files, pair_ / "target", pair_ / "base", setup_.compute);
     CaptureJob job{.files = files,
                    .ranks = ranks,

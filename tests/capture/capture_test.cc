@@ -1,15 +1,11 @@
-// Captures of a tiny pair: their numbers, their bytes, and what happens when they are interrupted or cannot be.
+// Captures of a tiny pair: their bytes, and what happens when they are interrupted or cannot be.
 #include "runtime/capture/capture.h"
-
-#include <cmath>
-#include <limits>
 
 #include "data/activation_cache_reader.h"
 #include "data/activation_cache_verify.h"
 #include "tests/capture/capture_fixture.h"
 #include "tests/support/child_process.h"
 #include "tests/support/errors.h"
-#include "tests/support/reference_decoder.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/thread_communicator.h"
 
@@ -20,8 +16,6 @@ using ::testing::AllOf;
 using testing::CaptureSetup;
 using testing::folder_content;
 using ::testing::HasSubstr;
-using testing::kBase;
-using testing::kTarget;
 using ::testing::Not;
 using testing::TinyCapture;
 
@@ -34,77 +28,6 @@ class CaptureTest : public ::testing::Test {
   testing::TemporaryDirectory directory_;
   RealFileSystem files_;
 };
-
-/// The oracle's x and Δ of one token.
-struct ExpectedRow {
-  std::vector<double> x, delta;
-};
-
-class Oracle {
- public:
-  Oracle() : target_(config(), tensors_of(target_tensors_)), base_(config(), tensors_of(base_tensors_)) {}
-  ExpectedRow row(const std::vector<std::int32_t>& ids, std::size_t position, int layer) {
-    const auto at = static_cast<std::size_t>(layer);
-    if (ids != last_ids_) pass_ = target_.run(last_ids_ = ids);
-    const testing::Matrix x{pass_.mlp_in[at][position]};
-    ExpectedRow expected{.x = x[0], .delta = pass_.mlp_out[at][position]};
-    const testing::Matrix base = base_.mlp(layer, x);
-    for (std::size_t d = 0; d < x[0].size(); ++d) expected.delta[d] -= base[0][d];
-    return expected;
-  }
-
- private:
-  static DecoderConfig config() { return parse_decoder_config(testing::tiny_config(kTarget), "config.json"); }
-  static NamedTensors tensors_of(const testing::TinyTensors& tensors) { return tensors.views(); }
-  testing::TinyTensors target_tensors_ = testing::tiny_tensors(kTarget), base_tensors_ = testing::tiny_tensors(kBase);
-  testing::ReferenceDecoder target_, base_;
-  std::vector<std::int32_t> last_ids_;
-  testing::ReferenceDecoder::Pass pass_;
-};
-
-void expect_near(std::span<const float> found, const std::vector<double>& expected, double tolerance) {
-  double squares = 0;
-  for (const double value : expected) squares += value * value;
-  const double scale = std::sqrt(squares / static_cast<double>(expected.size()));
-  for (std::size_t d = 0; d < expected.size(); ++d) ASSERT_NEAR(found[d], expected[d], tolerance * scale);
-}
-
-void expect_rows_of_oracle(const TinyCapture& made, const std::filesystem::path& cache) {
-  RealFileSystem files;
-  const ActivationCacheReader reader(files, cache);
-  ASSERT_EQ(reader.rows(), made.plan().rows);
-  const CacheTokens tokens = reader.read_tokens(0, reader.rows());
-  Oracle oracle;
-  std::size_t row = 0;
-  for (std::size_t sequence = 0; sequence < made.plan().sequences.size(); ++sequence) {
-    const std::vector<std::int32_t>& ids = made.corpus()[sequence];
-    const auto number = static_cast<std::int64_t>(sequence);
-    for (const std::int32_t position : made.plan().positions(number, static_cast<std::int64_t>(ids.size()))) {
-      ASSERT_EQ(tokens.sequences[row], number);
-      ASSERT_EQ(tokens.positions[row], position);
-      ASSERT_EQ(tokens.ids[row], ids[static_cast<std::size_t>(position)]);
-      for (const int layer : made.plan().format.layers) {
-        Buffer x(Device::kCpu, DType::kFloat32, {1, 24}), delta(Device::kCpu, DType::kFloat32, {1, 24});
-        const auto at = static_cast<std::int64_t>(row);
-        reader.read_rows(layer, at, at + 1, x.tensor(), delta.tensor());
-        const ExpectedRow expected = oracle.row(ids, static_cast<std::size_t>(position), layer);
-        expect_near(x.span<float>(), expected.x, 1e-4);
-        expect_near(delta.span<float>(), expected.delta, 1e-4);
-      }
-      ++row;
-    }
-  }
-  EXPECT_EQ(row, tokens.ids.size());
-}
-
-TEST_F(CaptureTest, RowsAreThoseOfTheFormulas) {
-  TinyCapture all = tiny({.rows = {.max_tokens = 500}});
-  EXPECT_EQ(all.run(out("all")), CaptureOutcome::kDone);
-  expect_rows_of_oracle(all, out("all"));
-  TinyCapture drawn = tiny({.rows = {.tokens_per_sequence = 4, .drop_first_positions = 2, .seed = 9}});
-  EXPECT_EQ(drawn.run(out("drawn")), CaptureOutcome::kDone);
-  expect_rows_of_oracle(drawn, out("drawn"));
-}
 
 TEST_F(CaptureTest, TakesTheBytesThatWerePlanned) {
   TinyCapture made = tiny();
@@ -341,24 +264,6 @@ TEST_F(CaptureTest, RefusesADiskThatIsTooSmall) {
   EXPECT_ERROR(job.run(files, self, out()), WriteError,
                AllOf(HasSubstr(out().string()), HasSubstr(needed), HasSubstr("12345")));
   EXPECT_FALSE(std::filesystem::exists(out()));
-}
-
-TEST_F(CaptureTest, NamesWhereAPassIsNotFinite) {
-  const auto spoil = [&](const std::string& model, const testing::TinyModel& shape, const std::string& tensor) {
-    testing::TinyTensors tensors = testing::tiny_tensors(shape);
-    tensors.buffers.at(tensor).span<float>()[5] = std::numeric_limits<float>::quiet_NaN();
-    testing::write_tiny_model(directory_ / model, shape, tensors.views());
-  };
-  spoil("target", kTarget, "model.layers.1.mlp.up_proj.weight");
-  EXPECT_ERROR(tiny().run(out("a")), NonFiniteError,
-               AllOf(HasSubstr("layer 1"), HasSubstr("mlp_out of the target"), HasSubstr("position 0 of sequence 0")));
-  spoil("target", kTarget, "model.layers.2.self_attn.v_proj.bias");
-  EXPECT_ERROR(tiny().run(out("b")), NonFiniteError, AllOf(HasSubstr("layer 2"), HasSubstr("mlp_in")));
-  testing::write_tiny_model(directory_ / "target", kTarget);
-  spoil("base", kBase, "model.layers.2.mlp.down_proj.weight");
-  EXPECT_ERROR(tiny().run(out("c")), NonFiniteError,
-               AllOf(HasSubstr("layer 2"), HasSubstr("mlp_out of the base"), HasSubstr("position 0 of sequence 0")));
-  EXPECT_FALSE(std::filesystem::exists(out("c") / "shard-000000.h5"));
 }
 
 TEST_F(CaptureTest, ACorpusThatChangedIsNoticed) {

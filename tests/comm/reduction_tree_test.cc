@@ -1,8 +1,10 @@
 // Leaves joined on one rank, and the same leaves joined on several.
 #include "runtime/comm/reduction_tree.h"
 
+#include <algorithm>
 #include <numeric>
 
+#include "kernels/optim.h"
 #include "tests/comm/communicator_contract.h"
 #include "tests/support/thread_communicator.h"
 
@@ -12,16 +14,20 @@ using testing::balanced_sum;
 using testing::differing_bits;
 using testing::wild_floats;
 
+template <class T>
+Tensor all_of(std::vector<T>& values) {
+  return Tensor::of(std::span(values), {static_cast<std::int64_t>(values.size())});
+}
+
 std::vector<float> join(const std::vector<std::vector<float>>& leaves, std::size_t count, int threads) {
-  const Context context = Context::cpu(threads);
+  Context context = Context::cpu(threads);
   std::vector<float> sum(count, -1.0f);
   LeafJoiner joiner;
-  joiner.start(sum);
+  joiner.start({.destination = all_of(sum), .leaves = static_cast<std::int64_t>(leaves.size())});
   for (const auto& leaf : leaves) {
-    std::copy(leaf.begin(), leaf.end(), joiner.slot().begin());
+    std::ranges::copy(leaf, joiner.slot().span<float>().begin());
     joiner.push(context);
   }
-  joiner.finish(context);
   return sum;
 }
 
@@ -51,19 +57,40 @@ TEST(LeafJoiner, JoinsOddCountsFromTheRight) {
   }
 }
 
-TEST(LeafJoiner, GivesZerosForNoLeaves) { EXPECT_EQ(join({}, 4, 1), std::vector<float>(4, 0.0f)); }
+TEST(LeafJoiner, RefusesASumOfNothing) {
+  std::vector<float> sum(4);
+  EXPECT_THROW(LeafJoiner().start({.destination = all_of(sum), .leaves = 0}), ShapeError);
+}
+
+TEST(LeafJoiner, TakesTheResultsSquareSumsOnTheWay) {
+  constexpr std::size_t kCount = 3 * 4096 + 11, kBlocks = 2;  // the rest is not asked for
+  for (const int leaf_count : {1, 2, 3, 7, 8}) {
+    const auto leaves = wild_leaves(0, leaf_count, kCount);
+    Context context = Context::cpu(2);
+    std::vector<float> sum(kCount);
+    std::vector<double> squares(kBlocks, -1.0), expected(kBlocks);
+    LeafJoiner joiner;
+    joiner.start({.destination = all_of(sum), .leaves = leaf_count, .square_sums = all_of(squares)});
+    for (const auto& leaf : leaves) {
+      std::ranges::copy(leaf, joiner.slot().span<float>().begin());
+      joiner.push(context);
+    }
+    EXPECT_EQ(differing_bits(sum, join(leaves, kCount, 1)), 0u);
+    block_square_sums(context, all_of(sum).rows(0, kBlocks * 4096), all_of(expected));
+    EXPECT_EQ(squares, expected) << leaf_count << " leaves";
+  }
+}
 
 TEST(LeafJoiner, KeepsLogarithmicallyManyBuffersAndReusesThem) {
-  const Context context = Context::cpu(1);
+  Context context = Context::cpu(1);
   LeafJoiner joiner;
   std::vector<float> sum(1000);
   for (int repeat = 0; repeat < 3; ++repeat) {
-    joiner.start(sum);
+    joiner.start({.destination = all_of(sum), .leaves = 8});
     for (int leaf = 0; leaf < 8; ++leaf) {
-      std::fill(joiner.slot().begin(), joiner.slot().end(), static_cast<float>(leaf));
+      std::ranges::fill(joiner.slot().span<float>(), static_cast<float>(leaf));
       joiner.push(context);
     }
-    joiner.finish(context);
     EXPECT_EQ(sum, std::vector<float>(1000, 28.0f));
     EXPECT_EQ(joiner.scratch_bytes(), 3 * 1000 * 4);
     EXPECT_EQ(leaf_joiner_bytes(1000, 8), 3 * 1000 * 4);

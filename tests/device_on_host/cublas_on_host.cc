@@ -17,7 +17,7 @@ struct device_on_host_layout {
 
 namespace {
 
-/// op(x) [rows, columns] in fp32, row by row.
+/// op(x) [rows, columns] in fp32, column by column.
 struct Matrix {
   std::size_t rows, columns;
   std::vector<float> numbers;
@@ -38,7 +38,7 @@ Matrix read(const void* numbers, const device_on_host_layout& layout, cublasOper
         std::memcpy(&bits, static_cast<const unsigned char*>(numbers) + 2 * at, sizeof bits);
         number = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
       }
-      matrix.numbers[r * matrix.columns + c] = number;
+      matrix.numbers[c * matrix.rows + r] = number;
     }
   }
   return matrix;
@@ -46,6 +46,7 @@ Matrix read(const void* numbers, const device_on_host_layout& layout, cublasOper
 
 }  // namespace
 
+std::size_t cublasLtGetVersion() { return 0; }
 const char* cublasLtGetStatusString(cublasStatus_t status) {
   return status == CUBLAS_STATUS_SUCCESS ? "success" : "invalid value";
 }
@@ -115,7 +116,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
     std::vector<float> sums(left.rows, 0.0f);
     for (std::size_t k = 0; k < left.columns; ++k)
       for (std::size_t row = 0; row < left.rows; ++row)
-        sums[row] += left.numbers[row * left.columns + k] * right.numbers[k * right.columns + column];
+        sums[row] += left.numbers[k * left.rows + row] * right.numbers[column * right.rows + k];
     for (std::size_t row = 0; row < left.rows; ++row) {
       const float sum = sums[row] + (biased ? product->bias[row] : 0.0f);
       out[column * d_layout->leading + row] = relu && sum < 0.0f ? 0.0f : sum;

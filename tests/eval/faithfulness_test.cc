@@ -7,6 +7,7 @@
 #include "runtime/eval/evaluation.h"
 #include "runtime/model/segments.h"
 #include "tests/eval/random_bundle.h"
+#include "tests/support/devices.h"
 #include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/thread_communicator.h"
@@ -19,9 +20,12 @@ using ::testing::HasSubstr;
 
 constexpr std::int64_t kFeatures = 12;
 
-class FaithfulnessTest : public ::testing::Test {
+class FaithfulnessTest : public testing::PerDevice {
  protected:
-  FaithfulnessTest() {
+  void SetUp() override {
+    PerDevice::SetUp();
+    if (IsSkipped()) return;
+    context_.emplace(testing::context_on(GetParam(), 2));
     const std::filesystem::path toy = std::filesystem::path(TADAPT_SOURCE_DIR) / "data" / "toy";
     const Tokenizer tokenizer = Tokenizer::load(files_, toy / "target");
     model_ = {.vocabulary = tokenizer.vocabulary_size(), .seed = 2};
@@ -30,18 +34,19 @@ class FaithfulnessTest : public ::testing::Test {
     testing::write_tiny_model(folder_ / "target", model_);
     std::string lines = read_text(files_, toy / "validation.jsonl");
     std::size_t end = 0;
-    for (int line = 0; line < 5; ++line) end = lines.find('\n', end) + 1;
+    for (int line = 0; line < (is_cpu() ? 5 : 2); ++line) end = lines.find('\n', end) + 1;
     lines.resize(end);
     write_atomically(files_, folder_ / "corpus.jsonl", lines);
-    corpus_ = TokenDataset::build(files_, folder_ / "corpus.jsonl", tokenizer, {.max_tokens = 40});
-    pair_ = Decoder::load_pair(context_, files_, folder_ / "target", folder_ / "base", DType::kFloat32);
-    base_ = pair_->load_base(context_, files_, folder_ / "base");
+    corpus_ = TokenDataset::build(files_, folder_ / "corpus.jsonl", tokenizer, {.max_tokens = is_cpu() ? 40 : 12});
+    pair_ = Decoder::load_pair(*context_, files_, folder_ / "target", folder_ / "base", DType::kFloat32);
+    base_ = pair_->load_base(*context_, files_, folder_ / "base");
   }
+  bool is_cpu() const { return GetParam() == Device::kCpu; }
 
   static AdapterBundle bundle(float spread) { return testing::random_bundle({0, 2}, {24, kFeatures}, spread); }
 
-  FaithfulnessReport evaluate(const AdapterBundle& adapters, Communicator& world, std::int64_t batch_tokens) {
-    Context context = Context::cpu(1);
+  FaithfulnessReport evaluate(Context& context, const AdapterBundle& adapters, Communicator& world,
+                              std::int64_t batch_tokens) {
     AdapterSet set(context, adapters, DType::kFloat32);
     FaithfulnessOptions options;
     options.batch_tokens = batch_tokens;
@@ -50,18 +55,24 @@ class FaithfulnessTest : public ::testing::Test {
   }
   FaithfulnessReport evaluate(const AdapterBundle& adapters) {
     SelfCommunicator self;
-    return evaluate(adapters, self, 64);
+    return evaluate(*context_, adapters, self, 64);
   }
 
   RealFileSystem files_;
   testing::TemporaryDirectory folder_;
   testing::TinyModel model_;  // the target
-  Context context_ = Context::cpu(2);
+  std::optional<Context> context_;
   std::optional<TokenDataset> corpus_;
   std::optional<Decoder> pair_, base_;
 };
 
-std::vector<double> log_softmax(std::span<float> logits) {
+INSTANTIATE_TEST_SUITE_P(Device, FaithfulnessTest, testing::kEachDevice, testing::device_name);
+
+/// What does not depend on where it was computed.
+class FaithfulnessOnCpu : public FaithfulnessTest {};
+INSTANTIATE_TEST_SUITE_P(Device, FaithfulnessOnCpu, ::testing::Values(Device::kCpu), testing::device_name);
+
+std::vector<double> log_softmax(std::span<const float> logits) {
   double largest = -INFINITY, sum = 0.0;
   for (const float logit : logits) largest = std::max(largest, static_cast<double>(logit));
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
@@ -70,7 +81,7 @@ std::vector<double> log_softmax(std::span<float> logits) {
   return result;
 }
 
-TEST_F(FaithfulnessTest, TokenKlEqualsARecomputationInDouble) {
+TEST_P(FaithfulnessTest, TokenKlEqualsARecomputationInDouble) {
   const FaithfulnessReport report = evaluate(bundle(0.3f));
   ASSERT_EQ(report.models.size(), 4u);
   const ModelAgreement& hybrid = report.models[1];
@@ -83,14 +94,16 @@ TEST_F(FaithfulnessTest, TokenKlEqualsARecomputationInDouble) {
         {.splice = uniform_splice(3, {}), .begin = 0, .end = 3},
         {.splice = uniform_splice(3, {.mlp = MlpSource::kBase}), .begin = 0, .end = 3}};
     const ResidualStates states =
-        SegmentRunner(context_, *pair_).run(segments, batch, {.keep = {{0, 3}, {1, 3}}, .observe = {}});
+        SegmentRunner(*context_, *pair_).run(segments, batch, {.keep = {{0, 3}, {1, 3}}, .observe = {}});
     const std::vector<LogitsSource> sources = {{&*pair_, states.at({0, 3})}, {&*pair_, states.at({1, 3})}};
-    for_each_logits_chunk(context_, sources, 1 << 24, [&](const LogitsChunk& chunk) {
+    for_each_logits_chunk(*context_, sources, 1 << 24, [&](const LogitsChunk& chunk) {
+      const std::vector<float> target = on_host<float>(*context_, chunk.logits[0]),
+                               model = on_host<float>(*context_, chunk.logits[1]);
       const auto vocabulary = static_cast<std::size_t>(chunk.logits[0].size(1));
       for (std::int64_t row = chunk.begin; row < std::min(chunk.end, batch.tokens() - 1); ++row) {
         const auto at = static_cast<std::size_t>(row - chunk.begin) * vocabulary;
-        const auto p = log_softmax(chunk.logits[0].span<float>().subspan(at, vocabulary));
-        const auto q = log_softmax(chunk.logits[1].span<float>().subspan(at, vocabulary));
+        const auto p = log_softmax(std::span(target).subspan(at, vocabulary));
+        const auto q = log_softmax(std::span(model).subspan(at, vocabulary));
         for (std::size_t v = 0; v < vocabulary; ++v) kl += std::exp(p[v]) * (p[v] - q[v]);
         differing += std::ranges::max_element(p) - p.begin() != std::ranges::max_element(q) - q.begin() ? 1.0 : 0.0;
         tokens += 1.0;
@@ -105,7 +118,7 @@ TEST_F(FaithfulnessTest, TokenKlEqualsARecomputationInDouble) {
   EXPECT_EQ(hybrid.all.disagreements, differing);
 }
 
-TEST_F(FaithfulnessTest, ZeroAdaptersLeaveBaseMlpsInTheirLayers) {
+TEST_P(FaithfulnessTest, ZeroAdaptersLeaveBaseMlpsInTheirLayers) {
   const FaithfulnessReport report = evaluate(bundle(0.0f));
   const auto partial = [&](const std::string& name) {
     return *std::ranges::find(report.partial, name, &ModelAgreement::name);
@@ -125,11 +138,12 @@ TEST_F(FaithfulnessTest, ZeroAdaptersLeaveBaseMlpsInTheirLayers) {
   EXPECT_EQ(report.models[3].all.kl, 0.0);
 }
 
-TEST_F(FaithfulnessTest, RanksAndBatchSizesChangeNoBit) {
+TEST_P(FaithfulnessOnCpu, RanksAndBatchSizesChangeNoBit) {
   const AdapterBundle adapters = bundle(0.3f);
   const FaithfulnessReport reference = evaluate(adapters);
   testing::run_ranks(3, [&](Communicator& world) {
-    const FaithfulnessReport report = evaluate(adapters, world, 1);
+    Context context = Context::cpu(1);
+    const FaithfulnessReport report = evaluate(context, adapters, world, 1);
     for (std::size_t i = 0; i < report.models.size(); ++i) {
       EXPECT_EQ(report.models[i].all.kl, reference.models[i].all.kl);
       EXPECT_EQ(report.models[i].uncertain.tokens, reference.models[i].uncertain.tokens);
@@ -142,7 +156,43 @@ TEST_F(FaithfulnessTest, RanksAndBatchSizesChangeNoBit) {
   });
 }
 
-TEST_F(FaithfulnessTest, WhatIsNotFiniteIsNamed) {
+void expect_near(const Agreement& found, const Agreement& expected) {
+  EXPECT_EQ(found.tokens, expected.tokens);
+  EXPECT_NEAR(found.kl, expected.kl, 1e-4 * expected.kl + 1e-6 * expected.tokens);
+  EXPECT_EQ(found.disagreements, expected.disagreements);
+}
+
+TEST_P(FaithfulnessTest, EqualsTheCpusReport) {
+  const AdapterBundle adapters = bundle(0.3f);
+  const FaithfulnessReport found = evaluate(adapters);
+  Context cpu = Context::cpu(1);
+  pair_ = Decoder::load_pair(cpu, files_, folder_ / "target", folder_ / "base", DType::kFloat32);
+  base_ = pair_->load_base(cpu, files_, folder_ / "base");
+  SelfCommunicator self;
+  const FaithfulnessReport expected = evaluate(cpu, adapters, self, 1);
+  const auto expect_models = [](const auto& models, const auto& others) {
+    ASSERT_EQ(models.size(), others.size());
+    for (std::size_t i = 0; i < models.size(); ++i) {
+      SCOPED_TRACE(models[i].name);
+      expect_near(models[i].all, others[i].all);
+      expect_near(models[i].response, others[i].response);
+      expect_near(models[i].uncertain, others[i].uncertain);
+    }
+  };
+  expect_models(found.models, expected.models);
+  expect_models(found.partial, expected.partial);
+  for (std::size_t i = 0; i < expected.hybrid_residual_nmse.size(); ++i) {
+    EXPECT_NEAR(found.hybrid_residual_nmse[i], expected.hybrid_residual_nmse[i], 1e-4);
+    EXPECT_NEAR(found.adapter_residual_nmse[i], expected.adapter_residual_nmse[i], 1e-4);
+  }
+  for (std::size_t i = 0; i < expected.layers.size(); ++i) {
+    EXPECT_NEAR(found.layers[i].delta_nmse, expected.layers[i].delta_nmse, 1e-4);
+    EXPECT_EQ(found.layers[i].l0, expected.layers[i].l0);
+    EXPECT_EQ(found.layers[i].dead_share, expected.layers[i].dead_share);
+  }
+}
+
+TEST_P(FaithfulnessTest, WhatIsNotFiniteIsNamed) {
   AdapterBundle broken = bundle(0.3f);
   broken.layers[1].store->master_views(0)["b_dec"].span<float>()[3] = INFINITY;
   EXPECT_ERROR(evaluate(broken), NonFiniteError,
@@ -150,11 +200,11 @@ TEST_F(FaithfulnessTest, WhatIsNotFiniteIsNamed) {
   testing::TinyTensors tensors = testing::tiny_tensors(model_);
   tensors.buffers.at("lm_head.weight").span<float>()[0] = INFINITY;
   testing::write_tiny_model(folder_ / "broken", model_, tensors.views());
-  pair_ = Decoder::load_pair(context_, files_, folder_ / "broken", folder_ / "base", DType::kFloat32);
+  pair_ = Decoder::load_pair(*context_, files_, folder_ / "broken", folder_ / "base", DType::kFloat32);
   EXPECT_ERROR(evaluate(bundle(0.3f)), NonFiniteError, HasSubstr("logits of the target"));
 }
 
-TEST_F(FaithfulnessTest, TablesShowThreeDigitsAndNothingForNoTokens) {
+TEST_P(FaithfulnessOnCpu, TablesShowThreeDigitsAndNothingForNoTokens) {
   FaithfulnessReport report = evaluate(bundle(0.3f));
   report.models[2].response = {.tokens = 1000, .kl = 0.0123456, .disagreements = 0};
   report.models[2].uncertain = {};

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/core/memory.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -71,21 +72,68 @@ std::vector<double> oracle(const Case& c, const Numbers& o, std::int64_t start, 
   return result;
 }
 
-TEST(CausalAttention, MatchesTheOracle) {
+/// A device and what it multiplies in.
+struct Way {
+  Device device;
+  DType compute;
+};
+std::string way_name(const ::testing::TestParamInfo<Way>& way) {
+  return std::string(name(way.param.device)) + "_" + name(way.param.compute);
+}
+
+class CausalAttention : public ::testing::TestWithParam<Way> {
+ protected:
+  void SetUp() override {
+    if (GetParam().device == Device::kCpu) return;
+    if (!testing::has_gpu()) GTEST_SKIP() << "no GPU here";
+    context_ = Context::cuda(0);
+  }
+  bool rounds() const { return GetParam().compute == DType::kBFloat16; }
+  /// What is left of numbers that this way's products take.
+  void round(const Operands& o) const {
+    if (!rounds()) return;
+    for (const Buffer* buffer : {&o.query, &o.key, &o.value})
+      for (float& number : buffer->span<float>()) number = round_to_bfloat16(number);
+  }
+  /// Of a weighted mean of values up to 1: fp32, or weights that are rounded to bf16.
+  double tolerance() const { return rounds() ? 0x1p-9 + 1e-5 : 1e-5; }
+  /// Operands and `out` in host memory.
+  void attend(const AttentionInput& input, const Tensor& out) {
+    const DeviceView query(context_, input.query), key(context_, input.key), value(context_, input.value);
+    const Buffer result(GetParam().device, DType::kFloat32, out.shape());
+    causal_attention(context_, {query.tensor(), key.tensor(), value.tensor(), input.offsets, GetParam().compute},
+                     result.tensor());
+    copy(context_, result.tensor(), out);
+    synchronize(context_);
+  }
+
+  Context context_ = Context::cpu(2);
+};
+
+INSTANTIATE_TEST_SUITE_P(Ways, CausalAttention,
+                         ::testing::Values(Way{Device::kCpu, DType::kFloat32}, Way{Device::kCuda, DType::kFloat32},
+                                           Way{Device::kCuda, DType::kBFloat16}),
+                         way_name);
+
+TEST_P(CausalAttention, MatchesTheOracle) {
+  // More sequences than one launch takes tiles; heads of every tiling; several tiles of rows and of keys.
+  const Case many{1, 1, 4, std::vector<std::int32_t>(330, 2)};
   for (const Case& c :
        {Case{1, 1, 1, {1}}, Case{2, 1, 7, {3, 1, 70}}, Case{7, 1, 16, {65, 64, 63}}, Case{4, 2, 32, {129, 2}},
-        Case{28, 4, 8, {40}}, Case{3, 3, 20, {0, 5, 0, 200, 0}}, Case{2, 2, 129, {66}}}) {
-    Context context = Context::cpu(2);
+        Case{28, 4, 8, {40}}, Case{3, 3, 20, {0, 5, 0, 200, 0}}, Case{2, 2, 129, {66}}, Case{2, 1, 96, {140, 3}},
+        Case{1, 1, 256, {70}}, Case{1, 1, 64, {300}}, many}) {
     const Operands o = make(c);
+    round(o);
     const Numbers numbers(o);
-    causal_attention(context, o.input(), o.out.tensor());
+    attend(o.input(), o.out.tensor());
     std::int64_t start = 0;
     for (const std::int32_t length : c.lengths) {
       for (std::int64_t t = start; t < start + length; ++t) {
         for (std::int64_t n = 0; n < c.heads; ++n) {
           const std::vector<double> truth = oracle(c, numbers, start, t, n);
           for (std::int64_t d = 0; d < c.size; ++d) {
-            ASSERT_NEAR(value(o.out.tensor(), (t * c.heads + n) * c.size + d), truth[static_cast<std::size_t>(d)], 1e-5)
+            ASSERT_NEAR(value(o.out.tensor(), (t * c.heads + n) * c.size + d), truth[static_cast<std::size_t>(d)],
+                        tolerance())
                 << "H " << c.heads << " h " << c.size << " row " << t << " head " << n;
           }
         }
@@ -95,12 +143,12 @@ TEST(CausalAttention, MatchesTheOracle) {
   }
 }
 
-TEST(CausalAttention, StaysFiniteWhereScoresAreHuge) {
+TEST_P(CausalAttention, StaysFiniteWhereScoresAreHuge) {
   const Case c{2, 1, 16, {150}};
-  Context context = Context::cpu(1);
   const Operands o = make(c, -300, 300);
+  round(o);
   const Numbers numbers(o);
-  causal_attention(context, o.input(), o.out.tensor());
+  attend(o.input(), o.out.tensor());
   for (std::int64_t t = 0; t < 150; ++t) {
     const std::vector<double> truth = oracle(c, numbers, 0, t, 1);
     for (std::int64_t d = 0; d < 16; ++d) {
@@ -109,11 +157,11 @@ TEST(CausalAttention, StaysFiniteWhereScoresAreHuge) {
   }
 }
 
-TEST(CausalAttention, TheFirstTokenSeesItselfAlone) {
+TEST_P(CausalAttention, TheFirstTokenSeesItselfAlone) {
   const Case c{6, 2, 5, {3, 4}};
-  Context context = Context::cpu(1);
   const Operands o = make(c);
-  causal_attention(context, o.input(), o.out.tensor());
+  round(o);
+  attend(o.input(), o.out.tensor());
   for (const std::int64_t t : {0, 3}) {
     for (std::int64_t i = 0; i < 30; ++i) {
       EXPECT_EQ(value(o.out.tensor(), t * 30 + i), value(o.value.tensor(), t * 10 + i / 15 * 5 + i % 5));
@@ -121,7 +169,19 @@ TEST(CausalAttention, TheFirstTokenSeesItselfAlone) {
   }
 }
 
-TEST(CausalAttention, BitsDoNotDependOnThreads) {
+// Rounding by hand first changes nothing.
+TEST_P(CausalAttention, OperandsAreRoundedToTheComputeType) {
+  for (const std::int64_t size : {12, 13}) {
+    const Operands o = make({2, 1, size, {9}});
+    const Buffer first(Device::kCpu, DType::kFloat32, o.out.tensor().shape());
+    attend(o.input(), first.tensor());
+    round(o);
+    attend(o.input(), o.out.tensor());
+    EXPECT_TRUE(testing::same_bits(first.tensor(), o.out.tensor())) << "h " << size;
+  }
+}
+
+TEST(CausalAttentionOnTheCpu, BitsDoNotDependOnThreadsOrComputeType) {
   const Case c{6, 2, 24, {300, 17, 130}};
   const Operands o = make(c);
   Context one = Context::cpu(1);
@@ -131,23 +191,26 @@ TEST(CausalAttention, BitsDoNotDependOnThreads) {
     const Buffer other(Device::kCpu, DType::kFloat32, o.out.tensor().shape());
     causal_attention(context, o.input(), other.tensor());
     EXPECT_TRUE(testing::same_bits(o.out.tensor(), other.tensor())) << threads;
+    AttentionInput rounding = o.input();
+    rounding.compute = DType::kBFloat16;
+    causal_attention(context, rounding, other.tensor());
+    EXPECT_TRUE(testing::same_bits(o.out.tensor(), other.tensor())) << threads;
   }
 }
 
 // Each sequence alone, and each prefix of it, gives the bits it has inside the pack.
-TEST(CausalAttention, BitsDependOnTheOwnPastOnly) {
+TEST_P(CausalAttention, BitsDependOnTheOwnPastOnly) {
   for (const std::int64_t size : {24, 64}) {
-    const Case c{7, 1, size, {100, 1, 77, 150}};
+    const Case c{3, 1, size, {100, 1, 77, 150}};
     const Operands o = make(c);
-    Context context = Context::cpu(2);
-    causal_attention(context, o.input(), o.out.tensor());
+    attend(o.input(), o.out.tensor());
     std::int64_t start = 0;
     for (const std::int32_t length : c.lengths) {
       for (const std::int32_t prefix : {length, (length + 1) / 2, std::min(length, 65)}) {
         const Buffer offsets = make_offsets({prefix});
         const Buffer alone(Device::kCpu, DType::kFloat32, {prefix, c.heads, size});
         const auto part = [&](const Buffer& buffer) { return buffer.tensor().rows(start, start + prefix); };
-        causal_attention(context, {part(o.query), part(o.key), part(o.value), offsets.tensor()}, alone.tensor());
+        attend({part(o.query), part(o.key), part(o.value), offsets.tensor()}, alone.tensor());
         EXPECT_TRUE(testing::same_bits(part(o.out), alone.tensor())) << "length " << length << " prefix " << prefix;
       }
       start += length;
@@ -155,7 +218,7 @@ TEST(CausalAttention, BitsDependOnTheOwnPastOnly) {
   }
 }
 
-TEST(CausalAttention, WrongInputIsRefused) {
+TEST(CausalAttentionOnTheCpu, WrongInputIsRefused) {
   Context context = Context::cpu(1);
   Operands o = make({4, 2, 8, {5, 6}});
   const auto refused = [&](AttentionInput input) {
@@ -167,6 +230,12 @@ TEST(CausalAttention, WrongInputIsRefused) {
   refused(input);
   input = o.input();
   input.value = o.query.tensor();
+  refused(input);
+  input = o.input();
+  input.compute = DType::kFloat16;
+  refused(input);
+  input = o.input();
+  input.offsets = Tensor(o.offsets.data(), DType::kInt32, {3}, Device::kCuda);
   refused(input);
   const std::span<std::int32_t> offsets = o.offsets.span<std::int32_t>();
   offsets[1] = 12;

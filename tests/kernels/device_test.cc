@@ -13,20 +13,14 @@
 #include "kernels/pointwise.h"
 #include "kernels/rope.h"
 #include "kernels/sparse.h"
+#include "kernels/uniform.h"
 #include "tests/kernels/testing.h"
+#include "tests/support/devices.h"
 
 namespace tadapt {
 namespace {
+using testing::has_gpu;
 using testing::uniform;
-
-/// The GPU of this build, if it has one: device code on the host counts.
-bool has_gpu() {
-  try {
-    return device_count(Device::kCuda) > 0;
-  } catch (const DeviceError&) {
-    return false;
-  }
-}
 
 /// Host tensors as seen by an op: on the CPU themselves; on a GPU copies, which collect() brings back.
 class Mirror {
@@ -97,6 +91,13 @@ void add_elementwise(std::vector<OpCase>& cases, std::int64_t t, std::int64_t n)
   };
   cases.push_back({"swiglu" + shape_name(t, n), three,
                    [](Context& c, Mirror& at, const Operands& o) { swiglu(c, at(o[0]), at(o[1]), at(o[2])); }});
+  cases.push_back({"uniform" + shape_name(t, n),
+                   [=] { return operands(room(DType::kFloat32, {t * n}), room(DType::kBFloat16, {t * n})); },
+                   [](Context& c, Mirror& at, const Operands& o) {
+                     const RandomStream stream(3, RandomPurpose::kTest, 1, 2);
+                     uniform(c, stream, 0.3f, at(o[0]));
+                     uniform(c, stream, 0.3f, at(o[1]));
+                   }});
   cases.push_back({"add_to" + shape_name(t, n), three,
                    [](Context& c, Mirror& at, const Operands& o) { add_to(c, at(o[0]), at(o[1])); }});
   cases.push_back({"subtract_from" + shape_name(t, n), three,
@@ -231,7 +232,7 @@ void add_decoder(std::vector<OpCase>& cases) {
                                        room(DType::kFloat32, {t, h.heads, h.size}));
                      },
                      [](Context& c, Mirror& at, const Operands& o) {
-                       causal_attention(c, {at(o[0]), at(o[1]), at(o[2]), at(o[3])}, at(o[4]));
+                       causal_attention(c, {at(o[0]), at(o[1]), at(o[2]), o[3].tensor()}, at(o[4]));
                      },
                      1e-5});
     cases.push_back(

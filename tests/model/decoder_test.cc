@@ -3,7 +3,9 @@
 
 #include <cstring>
 
+#include "kernels/pointwise.h"
 #include "runtime/model/segments.h"
+#include "tests/support/devices.h"
 #include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_models.h"
@@ -19,11 +21,6 @@ using testing::TinyModel;
 using testing::TinyTensors;
 using testing::write_tiny_model;
 
-std::vector<float> copied(const Tensor& values) {
-  const auto span = values.span<float>();
-  return {span.begin(), span.end()};
-}
-
 /// Logits of a whole run under one splice.
 std::vector<float> logits_of(Context& context, const Decoder& decoder, const Splice& splice, const TokenBatch& batch) {
   const int layers = decoder.config().layers;
@@ -33,7 +30,7 @@ std::vector<float> logits_of(Context& context, const Decoder& decoder, const Spl
   const LogitsSource source{&decoder, states.at({0, layers})};
   std::vector<float> logits;
   for_each_logits_chunk(context, {&source, 1}, 1 << 20, [&](const LogitsChunk& chunk) {
-    const std::vector<float> part = copied(chunk.logits[0]);
+    const std::vector<float> part = on_host<float>(context, chunk.logits[0]);
     logits.insert(logits.end(), part.begin(), part.end());
   });
   return logits;
@@ -43,14 +40,23 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-class DecoderTest : public ::testing::TestWithParam<DType> {
+class DecoderTest : public ::testing::TestWithParam<std::tuple<DType, Device>> {
  protected:
   void SetUp() override {
+    if (device() == Device::kCuda && !testing::has_gpu()) GTEST_SKIP() << "no GPU here";
     write_tiny_model(directory_ / "target", target_);
     write_tiny_model(directory_ / "base", base_);
   }
   Decoder pair(Context& context) {
-    return Decoder::load_pair(context, files_, directory_ / "target", directory_ / "base", GetParam());
+    return Decoder::load_pair(context, files_, directory_ / "target", directory_ / "base", compute());
+  }
+  DType compute() const { return std::get<DType>(GetParam()); }
+  Device device() const { return std::get<Device>(GetParam()); }
+  Context context(int threads = 1) const { return testing::context_on(device(), threads); }
+
+  /// Logits of the same tokens in passes of other sizes.
+  ::testing::AssertionResult agree(const std::vector<float>& a, const std::vector<float>& b) const {
+    return testing::agree(device(), a, b, testing::pass_tolerance(compute(), target_.layers));
   }
   TokenBatch batch_of(std::initializer_list<std::int64_t> lengths) const {
     TokenBatch batch;
@@ -64,18 +70,24 @@ class DecoderTest : public ::testing::TestWithParam<DType> {
   RealFileSystem files_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Compute, DecoderTest, ::testing::Values(DType::kFloat32, DType::kBFloat16),
-                         [](const auto& case_info) { return std::string(name(case_info.param)); });
+INSTANTIATE_TEST_SUITE_P(Compute, DecoderTest,
+                         ::testing::Combine(::testing::Values(DType::kFloat32, DType::kBFloat16), testing::kEachDevice),
+                         [](const auto& made) {
+                           return fmt::format("{}_{}", name(std::get<DType>(made.param)),
+                                              name(std::get<Device>(made.param)));
+                         });
 
 TEST_P(DecoderTest, ASequenceDoesNotSeeItsNeighboursNorTheThreads) {
-  const std::vector<std::int64_t> lengths{7, 1, 300, 131, 64, 500, 3, 0, 400};
-  Context one = Context::cpu(1);
+  const bool is_cpu = device() == Device::kCpu;
+  const std::vector<std::int64_t> lengths = is_cpu ? std::vector<std::int64_t>{7, 1, 300, 131, 64, 500, 3, 0, 400}
+                                                   : std::vector<std::int64_t>{7, 1, 70, 0, 33};
+  Context one = context();
   const Decoder decoder = pair(one);
   const Splice splice = uniform_splice(target_.layers, {.mlp = MlpSource::kBase});
   std::vector<std::vector<float>> alone;
   for (const std::int64_t length : lengths) alone.push_back(logits_of(one, decoder, splice, batch_of({length})));
-  for (const int threads : {1, 2, 3}) {
-    Context context = Context::cpu(threads);
+  for (const int threads : is_cpu ? std::vector{1, 2, 3} : std::vector{1}) {
+    Context context = this->context(threads);
     TokenBatch batch;
     std::vector<float> expected;
     for (std::size_t i = 0; i < lengths.size(); ++i) {
@@ -83,12 +95,12 @@ TEST_P(DecoderTest, ASequenceDoesNotSeeItsNeighboursNorTheThreads) {
       batch.append(random_ids(lengths[which], target_.vocabulary, 5));
       expected.insert(expected.end(), alone[which].begin(), alone[which].end());
     }
-    EXPECT_TRUE(same_bits(logits_of(context, decoder, splice, batch), expected)) << threads << " threads";
+    EXPECT_TRUE(agree(logits_of(context, decoder, splice, batch), expected)) << threads << " threads";
   }
 }
 
 TEST_P(DecoderTest, WhatFollowsChangesNothingBefore) {
-  Context context = Context::cpu(2);
+  Context context = this->context(2);
   const Decoder decoder = pair(context);
   const Splice splice = uniform_splice(target_.layers, {});
   TokenBatch whole, part;
@@ -97,7 +109,7 @@ TEST_P(DecoderTest, WhatFollowsChangesNothingBefore) {
   part.append(std::span(ids).first(61));
   std::vector<float> logits = logits_of(context, decoder, splice, whole);
   logits.resize(61 * static_cast<std::size_t>(target_.vocabulary));
-  EXPECT_TRUE(same_bits(logits_of(context, decoder, splice, part), logits));
+  EXPECT_TRUE(agree(logits_of(context, decoder, splice, part), logits));
 }
 
 TEST_P(DecoderTest, HybridIsTheTargetWithBaseMlps) {
@@ -106,10 +118,10 @@ TEST_P(DecoderTest, HybridIsTheTargetWithBaseMlps) {
     if (name.find(".mlp.") != std::string::npos) swapped.buffers.at(name) = std::move(buffer);
   }
   write_tiny_model(directory_ / "hybrid", target_, swapped.views());
-  Context context = Context::cpu(1);
+  Context context = this->context();
   const Decoder decoder = pair(context);
-  const Decoder hybrid = Decoder::load(context, files_, directory_ / "hybrid", GetParam());
-  const Decoder target = Decoder::load(context, files_, directory_ / "target", GetParam());
+  const Decoder hybrid = Decoder::load(context, files_, directory_ / "hybrid", compute());
+  const Decoder target = Decoder::load(context, files_, directory_ / "target", compute());
   const TokenBatch batch = batch_of({20, 33});
   const auto logits = [&](const Decoder& of, MlpSource mlp) {
     return logits_of(context, of, uniform_splice(target_.layers, {.mlp = mlp}), batch);
@@ -124,12 +136,14 @@ TEST_P(DecoderTest, HybridIsTheTargetWithBaseMlps) {
 class ConstantBranch : public AdapterBranch {
  public:
   ConstantBranch(int layer, float value) : layer_(layer), value_(value) {}
-  void add_output(Context&, int layer, const TokenBatch& batch, const Tensor& mlp_in, const Tensor& mlp_out) override {
+  void add_output(Context& context, int layer, const TokenBatch& batch, const Tensor& mlp_in,
+                  const Tensor& mlp_out) override {
     layers_seen.push_back(layer);
     EXPECT_EQ(mlp_in.shape(), mlp_out.shape());
     EXPECT_EQ(mlp_in.size(0), batch.tokens());
     if (layer != layer_) return;
-    for (float& value : mlp_out.span<float>()) value += value_;
+    std::vector<float> values(static_cast<std::size_t>(mlp_out.elements()), value_);
+    add_to(context, DeviceView(context, Tensor::of(std::span(values), mlp_out.shape())).tensor(), mlp_out);
   }
   std::vector<int> layers_seen;
 
@@ -139,7 +153,7 @@ class ConstantBranch : public AdapterBranch {
 };
 
 TEST_P(DecoderTest, AnAdapterOfZerosChangesNothing) {
-  Context context = Context::cpu(1);
+  Context context = this->context();
   const Decoder decoder = pair(context);
   const TokenBatch batch = batch_of({20, 33});
   ConstantBranch zeros(1, 0.0f), ones(1, 1.0f);
@@ -152,9 +166,9 @@ TEST_P(DecoderTest, AnAdapterOfZerosChangesNothing) {
 }
 
 TEST_P(DecoderTest, TheBaseAloneSharesThePairsMlps) {
-  Context context = Context::cpu(1);
+  Context context = this->context();
   const Decoder decoder = pair(context);
-  const Decoder whole = Decoder::load(context, files_, directory_ / "base", GetParam());
+  const Decoder whole = Decoder::load(context, files_, directory_ / "base", compute());
   TinyTensors trunk = tiny_tensors(base_);
   std::erase_if(trunk.buffers, [](const auto& entry) { return entry.first.find(".mlp.") != std::string::npos; });
   write_tiny_model(directory_ / "base", base_, trunk.views());
@@ -165,7 +179,7 @@ TEST_P(DecoderTest, TheBaseAloneSharesThePairsMlps) {
 }
 
 TEST_P(DecoderTest, NamesTokensOutsideTheVocabulary) {
-  Context context = Context::cpu(1);
+  Context context = this->context();
   const Decoder decoder = pair(context);
   for (const std::int32_t bad : {-1, 50}) {
     TokenBatch batch;

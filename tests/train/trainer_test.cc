@@ -95,14 +95,15 @@ class RankRun {
         trainees_(make_trainees()),
         store_(Device::kCpu, group_specs()),
         optimiser_(Device::kCpu, store_),
-        checkpointer_(files, world, grid_,
+        checkpointer_(context_, files, world, grid_,
                       {.run_dir = options.dir,
                        .keep = 2,
                        .batch_tokens = options.train.batch_tokens,
                        .train_rows = shape_.train_rows,
                        .provenance = {{"config_hash", "c"}, {"base", "b"}, {"target", "t"}, {"cache", "k"}}}) {
     for (std::size_t i = 0; i < trainees_.size(); ++i)
-      trainees_[i].adapter->initialise(store_.master_views(i), options.train.seed, trainees_[i].layer);
+      trainees_[i].adapter->initialise(environment_.context, store_.master_views(i), options.train.seed,
+                                       trainees_[i].layer);
   }
 
   TrainingOutcome train(std::int64_t total_steps) {

@@ -31,7 +31,7 @@ bool has_gpu() {
 
 /// Whether two ranks of this host have one device.
 bool shares_devices() {
-  std::vector<std::string> devices = world->all_gather_text(device_identity(Device::kCuda), "devices");
+  std::vector<std::string> devices = world->all_gather_text(device_address(Device::kCuda), "devices");
   std::sort(devices.begin(), devices.end());
   return std::adjacent_find(devices.begin(), devices.end()) != devices.end();
 }
@@ -78,11 +78,11 @@ INSTANTIATE_TEST_SUITE_P(Orders, DeviceSums, ::testing::Values(SumOrder::kFast, 
 
 TEST_P(DeviceSums, SaysHowItSums) {
   for (const auto& how : world->all_gather_text(how_, "how")) EXPECT_EQ(how, how_);
-  std::string said = "one GPU a rank";
+  std::string said = "by NCCL";
   if (world->size() == 1)
-    said = "one rank";
+    said = "by one rank each";
   else if (shares_devices())
-    said = "staged through host memory, fixed order (ranks 0 and ";
+    said = "through host memory, in the fixed order (ranks 0 and ";
   EXPECT_THAT(how_, ::testing::HasSubstr(said));
 }
 
