@@ -30,7 +30,7 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   MemoryEstimate estimate;
   estimate.frozen_weights = request.frozen_parameters * compute_bytes;
   estimate.master = kFloatBytes * parameters;
-  estimate.moments = 2 * kFloatBytes * parameters;
+  estimate.moments = (2 * kFloatBytes * parameters + request.state_shards - 1) / request.state_shards;
   estimate.gradients = kFloatBytes * parameters;
   // Packed W_enc, W_dec and W_dec transposed; the sparse route reads rows of W_dec, of the masters where they are fp32.
   const std::int64_t copies = request.compute == DType::kFloat32 ? 3 : 4;

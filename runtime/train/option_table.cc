@@ -157,6 +157,10 @@ Options optim_options() {
              field(&RunOptions::optim, &OptimOptions::warmup_fraction), kFraction),
       number({"optim.clip_norm", "", "Largest gradient norm of one layer; 0: no clipping."},
              field(&RunOptions::optim, &OptimOptions::clip_norm), kNotNegative),
+      word({"optim.shard_state", "",
+            "on: data-parallel ranks share AdamW's moments, so each holds and updates a part; the same results.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::optim, &OptimOptions::shard_state), {{"off", ShardState::kOff}, {"on", ShardState::kOn}}),
   };
 }
 

@@ -82,6 +82,7 @@ MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, cons
        .features = options.adapter.features,
        .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
        .data_parallel = grid.data_parallel(),
+       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
        .leaves = options.train.reduction_leaves,
        .batch_tokens = options.train.batch_tokens,
        .loader_bytes = static_cast<std::int64_t>(loader_memory_bytes(format, data_order(options, shape), loader)),

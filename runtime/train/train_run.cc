@@ -17,6 +17,7 @@
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/run_shape.h"
+#include "runtime/train/state_shards.h"
 
 namespace tadapt {
 namespace {
@@ -168,8 +169,9 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
   environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
   std::vector<Trainee> trainees = make_trainees(options, environment, *grid, losses, shape.width);
   ParameterStore store(environment.context.device(), group_specs(trainees));
-  AdamWState optimiser(environment.context.device(), store);
-  Checkpointer checkpointer(environment.context, environment.files, environment.world, *grid,
+  AdamWState optimiser(environment.context.device(), store,
+                       state_parts(options.optim.shard_state, store, *group.communicator));
+  Checkpointer checkpointer(environment.context, environment.files, environment.world, *group.communicator,
                             {.run_dir = options.dir,
                              .keep = options.checkpoint.keep,
                              .batch_tokens = options.train.batch_tokens,

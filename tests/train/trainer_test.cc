@@ -9,6 +9,7 @@
 #include "data/activation_cache_writer.h"
 #include "kernels/core/random.h"
 #include "runtime/train/run_shape.h"
+#include "runtime/train/state_shards.h"
 #include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/thread_communicator.h"
@@ -94,8 +95,8 @@ class RankRun {
         losses_(kLayers, LocalLoss{.delta_scale = 1.5, .sparsity = 1e-3, .batch_tokens = options.train.batch_tokens}),
         trainees_(make_trainees()),
         store_(Device::kCpu, group_specs()),
-        optimiser_(Device::kCpu, store_),
-        checkpointer_(context_, files, world, grid_,
+        optimiser_(Device::kCpu, store_, state_parts(options.optim.shard_state, store_, *group_)),
+        checkpointer_(context_, files, world, *group_,
                       {.run_dir = options.dir,
                        .keep = 2,
                        .batch_tokens = options.train.batch_tokens,

@@ -75,7 +75,7 @@ class NcclFaults : public ::testing::TestWithParam<SumOrder> {
   std::string self() const { return fmt::format("rank {} of {}", world->rank(), world->size()); }
 
  private:
-  void expect_given_up(PendingSum& sum, const std::string& label) {
+  void expect_given_up(PendingExchange& sum, const std::string& label) {
     const Outcome again = outcome_of([&] { sum.wait(); });
     EXPECT_EQ(again.code, ExitCode::kPeerFailed);
     EXPECT_THAT(again.message, AllOf(HasSubstr(label), HasSubstr("NCCL was given up")));
@@ -146,7 +146,7 @@ TEST_P(DeviceLines, NoSumOvertakesWhatWasAskedBefore) {
   Context context = Context::cuda(0);
   const auto made =
       make_device_group(world->split(0, world->rank(), "lines"), context, SumOrder::kFast, kTimeoutSeconds);
-  EXPECT_THAT(made.how, HasSubstr(shared ? "staged" : "NCCL"));
+  EXPECT_THAT(made.how, HasSubstr(shared ? "through host memory" : "NCCL"));
   const Buffer values(Device::kCuda, DType::kFloat32, {100});
   auto in_time = made.communicator->start_sum(values.tensor(), "in time");
   device_on_host::get_stuck(cuda::stream_of(context));
