@@ -34,9 +34,10 @@ struct MemoryEstimate {
   std::int64_t leaf_buffers = 0;    ///< one layer's gradients of leaves on their way through the tree
   std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
   std::int64_t loader = 0;          ///< batches in use and read ahead
+  std::int64_t collected = 0;  ///< whole moments of one layer, or of two, while checkpoints of shared ones are written
   std::int64_t total() const;
-  std::int64_t on_device() const { return total() - loader; }  ///< where the adapters are trained
-  std::string to_string() const;                               ///< one line, largest unit first
+  std::int64_t on_device() const { return total() - loader - collected; }  ///< where the adapters are trained
+  std::string to_string() const;                                           ///< one line, largest unit first
 };
 MemoryEstimate estimate_memory(const MemoryRequest& request);
 
