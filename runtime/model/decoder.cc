@@ -90,7 +90,8 @@ void Decoder::add_attention(Context& context, Workspace& workspace, int layer, c
                    {.query = query.reshaped(query_heads),
                     .key = key.reshaped(key_heads),
                     .value = value.reshaped(key_heads),
-                    .offsets = tokens.offsets},
+                    .offsets = tokens.offsets,
+                    .compute = compute_},
                    attended.reshaped(query_heads));
   const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
   matmul(context, attended, weights.out, Tensor(), Epilogue::kNone, out);

@@ -16,16 +16,16 @@ Tensor view(const std::vector<std::int32_t>& numbers) {
 TokenTensors TokenMemory::place(Context& context, const TokenBatch& batch) {
   TokenTensors tensors{batch, view(batch.ids), view(batch.positions), view(batch.offsets)};
   if (context.device() == Device::kCpu) return tensors;
-  const std::int64_t tokens = batch.tokens(), all = 2 * tokens + tensors.offsets.size(0);
-  const Tensor memory = grown(context, memory_, DType::kInt32, 1, all).reshaped({all});
+  const std::int64_t tokens = batch.tokens();
+  // A number more than needed, so that there is memory on the device even for no tokens.
+  const Tensor memory = grown(context, memory_, DType::kInt32, 1, 2 * tokens + 1).reshaped({2 * tokens + 1});
   const auto move = [&](Tensor& tensor, std::int64_t begin) {
-    const Tensor there = memory.rows(begin, begin + tensor.size(0));
+    const Tensor there = memory.rows(begin, begin + tokens);
     copy(context, tensor, there);
     tensor = there;
   };
   move(tensors.ids, 0);
   move(tensors.positions, tokens);
-  move(tensors.offsets, 2 * tokens);
   synchronize(context);
   return tensors;
 }

@@ -10,7 +10,7 @@ struct TokenTensors {
   const TokenBatch& batch;
   Tensor ids;        ///< [T] int32
   Tensor positions;  ///< [T] int32
-  Tensor offsets;    ///< [B + 1] int32
+  Tensor offsets;    ///< [B + 1] int32, on the host wherever the others are
 };
 
 /// Device memory for the numbers of one batch after another. Stays empty on the CPU.
