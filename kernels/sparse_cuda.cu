@@ -1,16 +1,17 @@
 #include "kernels/core/elementwise.cuh"
 #include "kernels/core/memory.h"
 #include "kernels/sparse.h"
+#include "kernels/sparse_rows.cuh"
 
 namespace tadapt::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-/// Threads that share one row of width D: with 16-byte packs of bf16, 3.5 packs each at D = 3584.
-constexpr int kRowThreads = 128;
-/// Most numbers of a row that one block takes: a feature active everywhere is spread over several blocks.
-constexpr std::int64_t kSlice = 1024;
+/// Most pairs of a feature that one block takes, unless kMostPartBytes of scratch cannot hold the parts: features are
+/// skewed, a few are active on most tokens.
+constexpr std::int64_t kStretch = 256;
+constexpr std::int64_t kMostPartBytes = std::int64_t{64} << 20;
 
 __device__ bool is_pair(float activation) { return !(activation <= 0.0f); }
 
@@ -119,52 +120,6 @@ __global__ void __launch_bounds__(kWarp)
   });
 }
 
-template <class To>
-__device__ float rounded(float value) {
-  return static_cast<float>(static_cast<To>(value));
-}
-
-/// Σ_k factor(k) · rows[index(k)] over the pairs [offsets[r], offsets[r + 1]) of result row r, on top of `start`.
-template <class T>
-struct RowSum {
-  const std::int32_t* offsets;
-  const std::int32_t* index;    ///< of the row that a pair multiplies
-  const std::int32_t* through;  ///< where the pair's factor stands, or null: in its own place
-  const float* factors;
-  const T* rows;
-  const float* start;  ///< [width], or null: zero
-  std::int64_t width, slices;
-  float* out;
-};
-/// A block a slice of a result row; pairs in order. Per pair one row of T, read in packs of kWidth.
-template <class T, class Rounding, int kWidth>
-__global__ void __launch_bounds__(kRowThreads) sum_rows(RowSum<T> sum) {
-  const std::int64_t row = blockIdx.x / sum.slices;
-  const std::int64_t begin = blockIdx.x % sum.slices * kSlice, end = min(sum.width, begin + kSlice);
-  const std::int32_t first = sum.offsets[row], last = sum.offsets[row + 1];
-  for (std::int64_t d = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth; d < end; d += kRowThreads * kWidth) {
-    float total[kWidth];
-    for (int k = 0; k < kWidth; ++k) total[k] = sum.start == nullptr ? 0.0f : sum.start[d + k];
-    for (std::int32_t p = first; p < last; ++p) {
-      const float factor = rounded<Rounding>(sum.factors[sum.through == nullptr ? p : sum.through[p]]);
-      const Pack<T, kWidth> pack = load_pack<kWidth>(sum.rows + sum.index[p] * sum.width, d);
-      for (int k = 0; k < kWidth; ++k) total[k] += factor * static_cast<float>(pack.values[k]);
-    }
-    for (int k = 0; k < kWidth; ++k) sum.out[row * sum.width + d + k] = total[k];
-  }
-}
-template <class T, class Rounding>
-void launch_row_sums(Context& context, const char* op, std::int64_t rows, RowSum<T> sum) {
-  constexpr int kWidth = 16 / static_cast<int>(sizeof(T));
-  static_assert(kSlice % kWidth == 0);
-  sum.slices = std::max<std::int64_t>(1, blocks_for(sum.width, kSlice));
-  const Grid grid{rows * sum.slices, kRowThreads};
-  if (sum.width % kWidth == 0 && aligned_to_16(sum.rows))
-    launch(context, op, grid, sum_rows<T, Rounding, kWidth>, sum);
-  else
-    launch(context, op, grid, sum_rows<T, Rounding, 1>, sum);
-}
-
 /// A block a token, a warp a pair: the cotangent stays in first-level cache while its pairs' decoder rows go by.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kRowThreads)
@@ -255,7 +210,7 @@ void sort_by_feature(Context& context, const SparseFeatures& by_token, const Fea
 void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
                    const Tensor& output) {
   const auto run = [&]<class T>(const T* rows) {
-    launch_row_sums<T, T>(context, "sparse_decode", output.size(0),
+    launch_row_sums<T, T>(context, "sparse_decode",
                           {.offsets = numbers<const std::int32_t>(features.offsets),
                            .index = numbers<const std::int32_t>(features.features),
                            .through = nullptr,
@@ -263,7 +218,7 @@ void sparse_decode(Context& context, const SparseFeatures& features, const Tenso
                            .rows = rows,
                            .start = numbers<const float>(bias),
                            .width = output.size(1),
-                           .slices = 1,
+                           .count = output.size(0),
                            .out = numbers<float>(output)});
   };
   if (decoder.dtype() == DType::kFloat32) return run(numbers<const float>(decoder));
@@ -290,19 +245,24 @@ void sparse_feature_gradient(Context& context, const SparseFeatures& features, c
 void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
                             const Tensor& right, DType compute, const Tensor& gradient) {
   const auto run = [&]<class T>(const T* rows) {
-    const RowSum<T> sum{.offsets = numbers<const std::int32_t>(by_feature.offsets),
-                        .index = numbers<const std::int32_t>(by_feature.tokens),
-                        .through = numbers<const std::int32_t>(by_feature.pairs),
-                        .factors = numbers<const float>(left),
-                        .rows = rows,
-                        .start = nullptr,
-                        .width = gradient.size(1),
-                        .slices = 1,
-                        .out = numbers<float>(gradient)};
+    RowSum<T> sum{.offsets = numbers<const std::int32_t>(by_feature.offsets),
+                  .index = numbers<const std::int32_t>(by_feature.tokens),
+                  .through = numbers<const std::int32_t>(by_feature.pairs),
+                  .factors = numbers<const float>(left),
+                  .rows = rows,
+                  .start = nullptr,
+                  .width = gradient.size(1),
+                  .count = gradient.size(0),
+                  .out = numbers<float>(gradient),
+                  .stretch = kStretch};
+    const auto part_bytes = [&] { return left.size(0) / sum.stretch * sum.width * std::int64_t{sizeof(float)}; };
+    while (part_bytes() > kMostPartBytes) sum.stretch *= 2;
+    sum.slots = left.size(0) / sum.stretch;
+    sum.parts = static_cast<float*>(context.scratch(0, static_cast<std::size_t>(part_bytes())));
     if (compute == DType::kFloat32)
-      launch_row_sums<T, float>(context, "sparse_weight_gradient", gradient.size(0), sum);
+      launch_row_sums<T, float>(context, "sparse_weight_gradient", sum);
     else
-      launch_row_sums<T, bfloat16>(context, "sparse_weight_gradient", gradient.size(0), sum);
+      launch_row_sums<T, bfloat16>(context, "sparse_weight_gradient", sum);
   };
   if (right.dtype() == DType::kFloat32) return run(numbers<const float>(right));
   run(numbers<const bfloat16>(right));
