@@ -15,7 +15,6 @@
 #include "kernels/sparse.h"
 #include "kernels/uniform.h"
 #include "tests/kernels/testing.h"
-#include "tests/support/devices.h"
 
 namespace tadapt {
 namespace {
