@@ -43,9 +43,9 @@ TEST(ChooseDevice, AutoTakesAGpuWhereThereIsOne) {
 TEST(ChooseDevice, AGpuThatWasAskedForIsNeverReplaced) {
   SelfCommunicator self;
   const DeviceRequest request{.kind = Kind::kCuda, .index = 977};
-  EXPECT_THROW(choose_device(request, {}, self, {}), DeviceError);
+  EXPECT_THROW(choose_device(request, {}, self, {}), ConfigError);
   if (testing::has_gpu()) return;
-  EXPECT_THROW(choose_device({.kind = Kind::kCuda}, {}, self, {}), DeviceError);
+  EXPECT_THROW(choose_device({.kind = Kind::kCuda}, {}, self, {}), ConfigError);
 }
 
 TEST(Arithmetic, NamesWhatComputes) {
