@@ -9,6 +9,7 @@
 
 #include "data/activation_cache_writer.h"
 #include "data/activation_loader.h"
+#include "runtime/plan/step_timer.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
@@ -22,11 +23,6 @@ double seconds_of(const auto& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 const std::vector<int> kLayers{0, 1};

@@ -11,6 +11,7 @@
 #include "kernels/core/random.h"
 #include "kernels/instruction_set.h"
 #include "kernels/onednn.h"
+#include "runtime/plan/step_timer.h"
 
 namespace tadapt {
 namespace {
@@ -66,11 +67,6 @@ memory::desc matrix(std::int64_t rows, std::int64_t columns, memory::data_type t
 struct Cost {
   double wall, cpu;  ///< seconds; cpu of all threads together
 };
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 struct Contestant {
   const char* name;

@@ -10,6 +10,7 @@
 #include "kernels/matmul.h"
 #include "runtime/loss/local_loss.h"
 #include "runtime/optim/adamw_state.h"
+#include "runtime/plan/step_timer.h"
 
 namespace tadapt {
 namespace {
@@ -31,11 +32,6 @@ double seconds(Body&& body) {
   const auto start = std::chrono::steady_clock::now();
   body();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::ranges::nth_element(values, values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2));
-  return values[values.size() / 2];
 }
 
 void run(Context& context, const Shape3& shape) {

@@ -51,7 +51,7 @@ __device__ Chunk rounded_chunk(const float* row, int size, int first) {
   return chunk;
 }
 
-/// Rows of `size` floats become rows of `padded` bf16.
+/// Rows of `size` floats become rows of `padded` bf16: reads 4 and writes 2 bytes a number. 27 registers: SMs are full.
 struct RoundRows {
   const float* from;
   Bfloat16Pair* to;
@@ -237,7 +237,9 @@ __device__ void store_results(const Bfloat16Attention& in, const Place& place, i
 }
 
 /// Keys and values pass through shared memory tile by tile: values come while scores are made, the next keys while
-/// values are summed.
+/// values are summed. For its rows a block reads 4·h bytes a key that they see (from second-level cache, but for the
+/// first block), reads and writes 4·h bytes a row. On sm_90 two blocks, 8 warps, an SM, bound by registers:
+/// h <= 64: 210 and 36 KB of shared memory; h <= 128: 250 and 68 KB; h <= 256: 236 and 66 KB.
 template <class T>
 __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention in, QueryTiles tiles) {
   const QueryTile tile = tiles.tiles[blockIdx.x / static_cast<unsigned>(in.sizes.heads)];

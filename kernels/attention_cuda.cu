@@ -42,7 +42,9 @@ __device__ void load_rows(const float* from, std::int64_t begin, std::int64_t en
 }
 
 /// A block a tile of query rows and a head; keys and values pass through shared memory tile by tile, the softmax is
-/// online. fp32 throughout.
+/// online. fp32 throughout. For its 32 rows a block reads 8·h bytes a key that they see, reads and writes 4·h bytes a
+/// row. On sm_90, of 128 threads: h <= 64: 96 registers, 29 KB, 5 blocks an SM; h <= 128: 127, 53 KB, 4; h <= 256: 167,
+/// 101 KB, 2.
 template <int kHeadSize>
 __global__ void __launch_bounds__(kThreads) attend_float32(Float32Attention in, QueryTiles tiles) {
   const AttentionSizes& sizes = in.sizes;

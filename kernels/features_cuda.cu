@@ -4,11 +4,12 @@
 namespace tadapt::cuda {
 namespace {
 
+/// With up to 32 registers a thread, as all kernels here on sm_90, 8 blocks fill an SM.
 constexpr int kThreads = 256;
 /// Tokens whose column sums one block makes; the parts are then joined first to last.
 constexpr std::int64_t kPartTokens = 256;
 
-/// A block a feature.
+/// A block a feature; reads 4 bytes a number.
 __global__ void __launch_bounds__(kThreads) norm_of_row(const float* decoder, std::int64_t width, float* norms) {
   __shared__ double room[kThreads / kWarp];
   const float* row = decoder + blockIdx.x * width;
@@ -18,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) norm_of_row(const float* decoder, st
   if (threadIdx.x == 0) norms[blockIdx.x] = static_cast<float>(sqrt(squares));
 }
 
-/// One block: there are few features, and one place for their sum.
+/// One block: there are few features, and one place for their sum. 8 bytes a feature.
 __global__ void __launch_bounds__(kThreads)
     weigh(const float* sums, const float* norms, std::int64_t n, double* total) {
   __shared__ double room[kThreads / kWarp];
@@ -28,7 +29,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) *total = weighted;
 }
 
-/// A block a token.
+/// A block a token; reads 8 and writes 4 bytes a number, norms from cache.
 __global__ void __launch_bounds__(kThreads)
     gradient_of_row(const float* activations, const float* norms, FeatureGradient formula, std::int64_t features,
                     float* gradient) {
@@ -37,7 +38,7 @@ __global__ void __launch_bounds__(kThreads)
     gradient[row + i] = formula(activations[row + i], norms[i], gradient[row + i]);
 }
 
-/// A block a feature.
+/// A block a feature; reads 8 and writes 4 bytes a number, none for a feature that is never active.
 __global__ void __launch_bounds__(kThreads) add_sparsity(const float* sums, const float* decoder, const float* norms,
                                                          float coefficient, std::int64_t width, float* gradient) {
   const std::int64_t i = blockIdx.x;
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(kThreads) add_sparsity(const float* sums, cons
 }
 
 /// parts [parts, n]: sums of `value` over kPartTokens tokens each. Blocks lie first along columns, then along parts.
+/// Reads each number once; parts are 1 / kPartTokens of them.
 template <class Sum, class T, class Value>
 __global__ void __launch_bounds__(kThreads)
     sum_parts(const T* x, std::int64_t tokens, std::int64_t n, std::int64_t column_blocks, Value value, Sum* parts) {
@@ -89,7 +91,7 @@ struct IsActive {
   __device__ int operator()(float activation) const { return activation > 0.0f ? 1 : 0; }
 };
 
-/// A block a token.
+/// A block a token; reads 4 bytes a number.
 __global__ void __launch_bounds__(kThreads)
     count_row(const float* activations, std::int64_t features, std::int32_t* counts) {
   __shared__ int room[kThreads / kWarp];

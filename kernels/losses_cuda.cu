@@ -5,10 +5,12 @@
 namespace tadapt::cuda {
 namespace {
 
+/// With up to 32 registers a thread, as here on sm_90 unless said otherwise, 8 blocks fill an SM.
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 
-/// A block a row; reads both rows once and writes one: 12 bytes an element, 10 with a bf16 target.
+/// A block a row; reads both rows once and writes one: 12 bytes an element, 10 with a bf16 target (34 registers, 6
+/// blocks an SM).
 template <class Target>
 __global__ void __launch_bounds__(kThreads) row_error(const float* prediction, const Target* target, float scale,
                                                       std::int64_t width, float* gradient, double* errors) {
@@ -24,6 +26,7 @@ __global__ void __launch_bounds__(kThreads) row_error(const float* prediction, c
   if (threadIdx.x == 0) errors[blockIdx.x] = sum;
 }
 
+/// A block a row; reads each number once.
 template <class T>
 __global__ void __launch_bounds__(kThreads) row_squares(const T* x, std::int64_t width, double* norms) {
   __shared__ double room[kWarps];
@@ -36,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) row_squares(const T* x, std::int64_t
   if (threadIdx.x == 0) norms[blockIdx.x] = sum;
 }
 
-/// One block: there are few rows, and one place for their sum.
+/// One block: there are few rows, and one place for their sum. 8 bytes a row.
 __global__ void __launch_bounds__(kThreads) add_rows(const double* rows, std::int64_t n, double* total) {
   __shared__ double room[kWarps];
   double sum = 0;

@@ -1,5 +1,8 @@
 #include <cublasLt.h>
 
+#include <array>
+#include <map>
+
 #include "kernels/core/elementwise.cuh"
 #include "kernels/core/memory.h"
 #include "kernels/matmul.h"
@@ -12,12 +15,16 @@ void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) throw DeviceError("{}: {}", call, cublasLtGetStatusString(status));
 }
 
+/// What the choice of an algorithm depends on: types, transpositions, epilogue, sizes, alignments.
+using ProductKind = std::array<std::int64_t, 9>;
+
 /// cuBLASLt as one context uses it.
 struct Library {
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
   cublasLtHandle_t handle = nullptr;
   Buffer workspace = Buffer(Device::kCuda, kWorkspaceBytes);
-  Buffer left, right;  // operands in another type than they came in
+  Buffer left, right;                                      // operands in another type than they came in
+  std::map<ProductKind, cublasLtMatmulAlgo_t> algorithms;  // asked for once: that takes longer than a small product
   Library() { check(cublasLtCreate(&handle), "cublasLtCreate"); }
   ~Library() { cublasLtDestroy(handle); }
   Library(const Library&) = delete;
@@ -53,6 +60,13 @@ struct Product {
   float* result;
 };
 
+/// How far an address is aligned, up to 256 bytes.
+std::uint32_t alignment(const void* address) {
+  constexpr std::uintptr_t kMost = 256;
+  const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(address) | kMost;
+  return static_cast<std::uint32_t>(bits & (~bits + 1));
+}
+
 struct Descriptors {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, result = nullptr;
@@ -78,10 +92,12 @@ struct Descriptors {
     layout(b, type_of(product.compute), product.b.rows, product.b.columns);
     layout(result, CUDA_R_32F, product.m, product.n);
     check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    const std::size_t bytes = Library::kWorkspaceBytes;
-    check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
-                                               sizeof bytes),
-          "cublasLtMatmulPreferenceSetAttribute");
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, Library::kWorkspaceBytes);
+    // Rows of a tensor may begin anywhere; unless told, the library takes every address for a multiple of 256.
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(product.a.numbers));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(product.b.numbers));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(product.result));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(product.result));
   }
   ~Descriptors() {
     cublasLtMatmulPreferenceDestroy(preference);
@@ -98,22 +114,51 @@ struct Descriptors {
   void set(cublasLtMatmulDescAttributes_t attribute, T value) {
     check(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
   }
+  template <class T>
+  void prefer(cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+    check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+          "cublasLtMatmulPreferenceSetAttribute");
+  }
 };
+
+ProductKind kind_of(const Product& product) {
+  return {static_cast<std::int64_t>(product.compute),
+          product.a.operation == CUBLAS_OP_T ? 1 : 0,
+          product.b.operation == CUBLAS_OP_T ? 1 : 0,
+          static_cast<std::int64_t>(product.epilogue) + (product.bias != nullptr ? 2 : 0),
+          product.m,
+          product.n,
+          product.a.operation == CUBLAS_OP_T ? product.a.rows : product.a.columns,
+          std::min(alignment(product.a.numbers), alignment(product.b.numbers)),
+          alignment(product.result)};
+}
+
+const cublasLtMatmulAlgo_t& algorithm_for(Library& library, const char* op, const Product& product,
+                                          const Descriptors& descriptors) {
+  const auto [found, is_new] = library.algorithms.try_emplace(kind_of(product));
+  if (!is_new) return found->second;
+  cublasLtMatmulHeuristicResult_t choice{};
+  int choices = 0;
+  check(cublasLtMatmulAlgoGetHeuristic(library.handle, descriptors.operation, descriptors.a, descriptors.b,
+                                       descriptors.result, descriptors.result, descriptors.preference, 1, &choice,
+                                       &choices),
+        op);
+  if (choices == 0) {
+    library.algorithms.erase(found);
+    throw DeviceError("{}: cuBLASLt knows no product of {} x {}", op, product.m, product.n);
+  }
+  found->second = choice.algo;
+  return found->second;
+}
 
 void multiply(Context& context, const char* op, const Product& product) {
   Library& library = context.state<Library>();
   const Descriptors descriptors(product);
-  cublasLtMatmulHeuristicResult_t choice{};
-  int found = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(library.handle, descriptors.operation, descriptors.a, descriptors.b,
-                                       descriptors.result, descriptors.result, descriptors.preference, 1, &choice,
-                                       &found),
-        op);
-  if (found == 0) throw DeviceError("{}: cuBLASLt knows no product of {} x {}", op, product.m, product.n);
+  const cublasLtMatmulAlgo_t& algorithm = algorithm_for(library, op, product, descriptors);
   const float one = 1.0f, zero = 0.0f;
   check(cublasLtMatmul(library.handle, descriptors.operation, &one, product.a.numbers, descriptors.a, product.b.numbers,
                        descriptors.b, &zero, product.result, descriptors.result, product.result, descriptors.result,
-                       &choice.algo, library.workspace.data(), Library::kWorkspaceBytes, stream_of(context)),
+                       &algorithm, library.workspace.data(), Library::kWorkspaceBytes, stream_of(context)),
         op);
 }
 

@@ -5,6 +5,7 @@
 namespace tadapt::cuda {
 namespace {
 
+/// With up to 32 registers a thread, as here on sm_90 unless said otherwise, 8 blocks fill an SM.
 constexpr int kThreads = 256;
 
 /// A block of threads a block of numbers; 4 bytes an element.
@@ -31,7 +32,7 @@ __global__ void __launch_bounds__(kThreads) add_and_square(const float* x, float
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-/// One pass: 16 bytes read and 12 written an element, and the working copy's 2 or 4.
+/// One pass: 16 bytes read and 12 written an element, and the working copy's 2 or 4. 46 registers, 5 blocks an SM.
 template <class Working>
 struct Update {
   float *master, *first, *second;
@@ -64,7 +65,7 @@ void update(Context& context, const AdamWTensors& tensors, const AdamWStep& step
                  aligned_to_16(body.master, body.first, body.second, body.gradient, body.working), body);
 }
 
-/// The lowest index of a number that is not finite.
+/// The lowest index of a number that is not finite; 4 bytes an element.
 struct FindNonFinite {
   const float* x;
   unsigned long long* found;

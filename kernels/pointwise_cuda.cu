@@ -8,6 +8,7 @@
 namespace tadapt::cuda {
 namespace {
 
+/// 12 bytes an element; 35 registers on sm_90, 6 blocks of 256 threads an SM. All others here have up to 32: 8 blocks.
 struct Gate {
   const float *gate, *up;
   float* out;
@@ -20,6 +21,7 @@ struct Gate {
   }
 };
 
+/// 12 bytes an element.
 struct Subtract {
   const float* x;
   float* y;
@@ -32,6 +34,7 @@ struct Subtract {
   }
 };
 
+/// 12 bytes an element.
 struct Add {
   const float* x;
   float* y;
@@ -44,6 +47,7 @@ struct Add {
   }
 };
 
+/// Reads and writes each number once.
 template <class From, class To>
 struct Convert {
   const From* from;
@@ -57,12 +61,13 @@ struct Convert {
   }
 };
 
-/// The first position whose id is outside the table.
+/// The first position whose id is outside the table; 4 bytes a token.
 __global__ void check_ids(const std::int32_t* ids, std::int64_t tokens, std::int64_t rows, int* first_bad) {
   const std::int64_t t = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (t < tokens && (ids[t] < 0 || ids[t] >= rows)) atomicMin(first_bad, static_cast<int>(t));
 }
 
+/// A block a token; reads a row of T and writes one of fp32.
 template <class T>
 __global__ void look_up(const std::int32_t* ids, const T* table, std::int64_t width, float* out) {
   const std::int64_t t = blockIdx.x;

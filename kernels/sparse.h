@@ -110,7 +110,9 @@ inline void sparse_feature_gradient(Context& context, const SparseFeatures& feat
 ///   left        [P] float32 in token order (SparseFeatures' places), rounded to `compute` first; read only
 ///   right       [T, D] float32 or bfloat16, read only, not rounded
 ///   gradient    [F, D] float32, overwritten; zero for a feature that is never active
-/// In fp32, tokens ascending; no atomics. Oracle: the sum in double.
+/// In fp32, tokens ascending; no atomics. On a GPU a feature's pairs are summed 256 at a time and the sums joined in
+/// order; where these would need more than 64 MB of scratch for all P pairs, 512, 1024, … at a time.
+/// Oracle: the sum in double.
 inline void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
                                    const Tensor& right, DType compute, const Tensor& gradient) {
   require_tensor(context, "sparse_weight_gradient: left", left, {DType::kFloat32}, {by_feature.pairs.size(0)});

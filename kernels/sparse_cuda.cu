@@ -1,31 +1,36 @@
 #include "kernels/core/elementwise.cuh"
 #include "kernels/core/memory.h"
 #include "kernels/sparse.h"
+#include "kernels/sparse_rows.cuh"
 
 namespace tadapt::cuda {
 namespace {
 
+/// With up to 32 registers a thread, as here on sm_90 unless said otherwise, 8 blocks fill an SM.
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-/// Threads that share one row of width D: with 16-byte packs of bf16, 3.5 packs each at D = 3584.
-constexpr int kRowThreads = 128;
-/// Most numbers of a row that one block takes: a feature active everywhere is spread over several blocks.
-constexpr std::int64_t kSlice = 1024;
+/// Most pairs of a feature that one block takes, unless kMostPartBytes of scratch cannot hold the parts: features are
+/// skewed, a few are active on most tokens.
+constexpr std::int64_t kStretch = 256;
+constexpr std::int64_t kMostPartBytes = std::int64_t{64} << 20;
 
 __device__ bool is_pair(float activation) { return !(activation <= 0.0f); }
 
-/// A block a token.
+/// A block a token, in packs of kWidth: reads 4·F bytes.
+template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
     count_row(const float* activations, std::int64_t features, std::int32_t* offsets) {
   __shared__ int room[kWarps];
   int count = 0;
-  for (std::int64_t i = threadIdx.x; i < features; i += kThreads)
-    count += is_pair(activations[blockIdx.x * features + i]) ? 1 : 0;
+  for (std::int64_t i = static_cast<std::int64_t>(threadIdx.x) * kWidth; i < features; i += kThreads * kWidth) {
+    const Pack<float, kWidth> pack = load_pack<kWidth>(activations, blockIdx.x * features + i);
+    for (int k = 0; k < kWidth; ++k) count += is_pair(pack.values[k]) ? 1 : 0;
+  }
   count = block_sum(count, room);
   if (threadIdx.x == 0) offsets[blockIdx.x + 1] = count;
 }
 
-/// counts_i = Σ_{j <= i} counts_j, by one block: each thread takes a stretch.
+/// counts_i = Σ_{j <= i} counts_j, by one block: each thread takes a stretch. Reads 8 and writes 4 bytes a count.
 __global__ void __launch_bounds__(1024) scan(std::int32_t* counts, std::int64_t n) {
   __shared__ std::int32_t warps[kWarp];
   const std::int64_t each = (n + blockDim.x - 1) / blockDim.x;
@@ -48,35 +53,42 @@ __global__ void __launch_bounds__(1024) scan(std::int32_t* counts, std::int64_t 
   }
 }
 
-/// A block a token; features keep their order: lanes by ballot, warps by their counts.
+/// A block a token, in packs of kWidth; features keep their order: lanes by ballots, warps by their counts. Reads 4·F
+/// bytes, writes 8 a pair.
+template <int kWidth>
 __global__ void __launch_bounds__(kThreads) gather_row(const float* activations, std::int64_t features,
                                                        const std::int32_t* offsets, std::int32_t* ids, float* values) {
-  __shared__ int counts[kWarps];
-  const float* row = activations + blockIdx.x * features;
+  __shared__ int counts[2][kWarps];  // in turn, so that one barrier a round is enough
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   std::int64_t place = offsets[blockIdx.x];
-  for (std::int64_t begin = 0; begin < features; begin += kThreads) {
-    const std::int64_t i = begin + threadIdx.x;
-    const float activation = i < features ? row[i] : 0.0f;
-    const bool active = is_pair(activation);
-    const unsigned lanes = __ballot_sync(kAllLanes, active ? 1 : 0);
-    if (lane == 0) counts[warp] = __popc(lanes);
+  int turn = 0;
+  for (std::int64_t begin = 0; begin < features; begin += kThreads * kWidth, turn = 1 - turn) {
+    const std::int64_t first = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth;
+    Pack<float, kWidth> pack = {};
+    if (first < features) pack = load_pack<kWidth>(activations, blockIdx.x * features + first);
+    int before = 0, here = 0;
+    for (int k = 0; k < kWidth; ++k) {
+      const unsigned lanes = __ballot_sync(kAllLanes, is_pair(pack.values[k]) ? 1 : 0);
+      before += __popc(lanes & ((1u << lane) - 1u));
+      here += __popc(lanes);
+    }
+    if (lane == 0) counts[turn][warp] = here;
     __syncthreads();
-    std::int64_t at = place + __popc(lanes & ((1u << lane) - 1u));
+    std::int64_t at = place + before;
     for (int w = 0; w < kWarps; ++w) {
-      if (w < warp) at += counts[w];
-      place += counts[w];
+      if (w < warp) at += counts[turn][w];
+      place += counts[turn][w];
     }
-    if (active) {
-      ids[at] = static_cast<std::int32_t>(i);
-      values[at] = activation;
+    for (int k = 0; k < kWidth; ++k) {
+      if (!is_pair(pack.values[k])) continue;
+      ids[at] = static_cast<std::int32_t>(first + k);
+      values[at++] = pack.values[k];
     }
-    __syncthreads();
   }
 }
 
 /// The tokens of one tile, walked by one warp, one token after another: a token has each feature at most once, so lanes
-/// never meet, and no atomics are needed.
+/// never meet, and no atomics are needed. Blocks are one warp, 32 of them an SM at most: half its warps.
 struct Tiles {
   std::int64_t tokens, each, features;
   __host__ __device__ std::int64_t count() const { return (tokens + each - 1) / each; }
@@ -90,13 +102,14 @@ __device__ void walk_tile(const Tiles& tiles, const std::int32_t* offsets, Visit
     __syncwarp();
   }
 }
-/// places [tiles, F] = pairs of each feature in each tile.
+/// places [tiles, F] = pairs of each feature in each tile. 12 bytes a pair.
 __global__ void __launch_bounds__(kWarp)
     count_tile(Tiles tiles, const std::int32_t* offsets, const std::int32_t* ids, std::int32_t* places) {
   std::int32_t* mine = places + blockIdx.x * tiles.features;
   walk_tile(tiles, offsets, [&](std::int32_t, std::int32_t p) { mine[ids[p]] += 1; });
 }
-/// places become the pairs of the feature in the tiles before; offsets_{i+1} their number over all tiles.
+/// places become the pairs of the feature in the tiles before; offsets_{i+1} their number over all tiles. 8 bytes a
+/// place.
 __global__ void __launch_bounds__(kThreads) scan_tiles(Tiles tiles, std::int32_t* places, std::int32_t* offsets) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= tiles.features) return;
@@ -108,6 +121,7 @@ __global__ void __launch_bounds__(kThreads) scan_tiles(Tiles tiles, std::int32_t
   }
   offsets[i + 1] = before;
 }
+/// 24 bytes a pair.
 __global__ void __launch_bounds__(kWarp)
     place_tile(Tiles tiles, const std::int32_t* offsets, const std::int32_t* ids, std::int32_t* places,
                const std::int32_t* feature_offsets, std::int32_t* tokens, std::int32_t* pairs) {
@@ -119,53 +133,8 @@ __global__ void __launch_bounds__(kWarp)
   });
 }
 
-template <class To>
-__device__ float rounded(float value) {
-  return static_cast<float>(static_cast<To>(value));
-}
-
-/// Σ_k factor(k) · rows[index(k)] over the pairs [offsets[r], offsets[r + 1]) of result row r, on top of `start`.
-template <class T>
-struct RowSum {
-  const std::int32_t* offsets;
-  const std::int32_t* index;    ///< of the row that a pair multiplies
-  const std::int32_t* through;  ///< where the pair's factor stands, or null: in its own place
-  const float* factors;
-  const T* rows;
-  const float* start;  ///< [width], or null: zero
-  std::int64_t width, slices;
-  float* out;
-};
-/// A block a slice of a result row; pairs in order. Per pair one row of T, read in packs of kWidth.
-template <class T, class Rounding, int kWidth>
-__global__ void __launch_bounds__(kRowThreads) sum_rows(RowSum<T> sum) {
-  const std::int64_t row = blockIdx.x / sum.slices;
-  const std::int64_t begin = blockIdx.x % sum.slices * kSlice, end = min(sum.width, begin + kSlice);
-  const std::int32_t first = sum.offsets[row], last = sum.offsets[row + 1];
-  for (std::int64_t d = begin + static_cast<std::int64_t>(threadIdx.x) * kWidth; d < end; d += kRowThreads * kWidth) {
-    float total[kWidth];
-    for (int k = 0; k < kWidth; ++k) total[k] = sum.start == nullptr ? 0.0f : sum.start[d + k];
-    for (std::int32_t p = first; p < last; ++p) {
-      const float factor = rounded<Rounding>(sum.factors[sum.through == nullptr ? p : sum.through[p]]);
-      const Pack<T, kWidth> pack = load_pack<kWidth>(sum.rows + sum.index[p] * sum.width, d);
-      for (int k = 0; k < kWidth; ++k) total[k] += factor * static_cast<float>(pack.values[k]);
-    }
-    for (int k = 0; k < kWidth; ++k) sum.out[row * sum.width + d + k] = total[k];
-  }
-}
-template <class T, class Rounding>
-void launch_row_sums(Context& context, const char* op, std::int64_t rows, RowSum<T> sum) {
-  constexpr int kWidth = 16 / static_cast<int>(sizeof(T));
-  static_assert(kSlice % kWidth == 0);
-  sum.slices = std::max<std::int64_t>(1, blocks_for(sum.width, kSlice));
-  const Grid grid{rows * sum.slices, kRowThreads};
-  if (sum.width % kWidth == 0 && aligned_to_16(sum.rows))
-    launch(context, op, grid, sum_rows<T, Rounding, kWidth>, sum);
-  else
-    launch(context, op, grid, sum_rows<T, Rounding, 1>, sum);
-}
-
-/// A block a token, a warp a pair: the cotangent stays in first-level cache while its pairs' decoder rows go by.
+/// A block a token, a warp a pair: the cotangent stays in first-level cache while its pairs' decoder rows go by, one
+/// row a pair. Up to 44 registers: 10 blocks of 128 threads an SM.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kRowThreads)
     pair_gradient(const std::int32_t* offsets, const std::int32_t* ids, const float* activations, const T* decoder,
@@ -185,7 +154,7 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
-/// A warp a feature.
+/// A warp a feature; 8 bytes a pair, 4 of them scattered.
 __global__ void __launch_bounds__(kThreads) sum_pairs(const std::int32_t* offsets, const std::int32_t* pairs,
                                                       const float* values, std::int64_t features, float* sums) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -206,6 +175,11 @@ struct CountPairs {
   }
 };
 
+/// Whether rows may be read four numbers at a time.
+bool in_packs(const Tensor& activations) {
+  return activations.size(1) % 4 == 0 && aligned_to_16(numbers<const float>(activations));
+}
+
 constexpr int kScanThreads = 1024;
 
 }  // namespace
@@ -214,8 +188,8 @@ std::int64_t count_pairs(Context& context, const Tensor& activations, const Tens
   const std::int64_t tokens = activations.size(0);
   std::int32_t* out = numbers<std::int32_t>(offsets);
   cuda::clear(context, offsets);
-  launch(context, "count_pairs", {tokens, kThreads}, count_row, numbers<const float>(activations), activations.size(1),
-         out);
+  launch(context, "count_pairs", {tokens, kThreads}, in_packs(activations) ? count_row<4> : count_row<1>,
+         numbers<const float>(activations), activations.size(1), out);
   launch(context, "count_pairs", {1, kScanThreads}, scan, out, tokens + 1);
   std::int32_t pairs = 0;
   cuda::copy(context, offsets.rows(tokens, tokens + 1), Tensor::of(std::span(&pairs, 1), {1}));
@@ -224,8 +198,9 @@ std::int64_t count_pairs(Context& context, const Tensor& activations, const Tens
 }
 
 void gather_pairs(Context& context, const Tensor& activations, const SparseFeatures& out) {
-  launch(context, "gather_pairs", {activations.size(0), kThreads}, gather_row, numbers<const float>(activations),
-         activations.size(1), numbers<const std::int32_t>(out.offsets), numbers<std::int32_t>(out.features),
+  launch(context, "gather_pairs", {activations.size(0), kThreads},
+         in_packs(activations) ? gather_row<4> : gather_row<1>, numbers<const float>(activations), activations.size(1),
+         numbers<const std::int32_t>(out.offsets), numbers<std::int32_t>(out.features),
          numbers<float>(out.activations));
 }
 
@@ -255,7 +230,7 @@ void sort_by_feature(Context& context, const SparseFeatures& by_token, const Fea
 void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
                    const Tensor& output) {
   const auto run = [&]<class T>(const T* rows) {
-    launch_row_sums<T, T>(context, "sparse_decode", output.size(0),
+    launch_row_sums<T, T>(context, "sparse_decode",
                           {.offsets = numbers<const std::int32_t>(features.offsets),
                            .index = numbers<const std::int32_t>(features.features),
                            .through = nullptr,
@@ -263,7 +238,7 @@ void sparse_decode(Context& context, const SparseFeatures& features, const Tenso
                            .rows = rows,
                            .start = numbers<const float>(bias),
                            .width = output.size(1),
-                           .slices = 1,
+                           .count = output.size(0),
                            .out = numbers<float>(output)});
   };
   if (decoder.dtype() == DType::kFloat32) return run(numbers<const float>(decoder));
@@ -290,19 +265,24 @@ void sparse_feature_gradient(Context& context, const SparseFeatures& features, c
 void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
                             const Tensor& right, DType compute, const Tensor& gradient) {
   const auto run = [&]<class T>(const T* rows) {
-    const RowSum<T> sum{.offsets = numbers<const std::int32_t>(by_feature.offsets),
-                        .index = numbers<const std::int32_t>(by_feature.tokens),
-                        .through = numbers<const std::int32_t>(by_feature.pairs),
-                        .factors = numbers<const float>(left),
-                        .rows = rows,
-                        .start = nullptr,
-                        .width = gradient.size(1),
-                        .slices = 1,
-                        .out = numbers<float>(gradient)};
+    RowSum<T> sum{.offsets = numbers<const std::int32_t>(by_feature.offsets),
+                  .index = numbers<const std::int32_t>(by_feature.tokens),
+                  .through = numbers<const std::int32_t>(by_feature.pairs),
+                  .factors = numbers<const float>(left),
+                  .rows = rows,
+                  .start = nullptr,
+                  .width = gradient.size(1),
+                  .count = gradient.size(0),
+                  .out = numbers<float>(gradient),
+                  .stretch = kStretch};
+    const auto part_bytes = [&] { return left.size(0) / sum.stretch * sum.width * std::int64_t{sizeof(float)}; };
+    while (part_bytes() > kMostPartBytes) sum.stretch *= 2;
+    sum.slots = left.size(0) / sum.stretch;
+    sum.parts = static_cast<float*>(context.scratch(0, static_cast<std::size_t>(part_bytes())));
     if (compute == DType::kFloat32)
-      launch_row_sums<T, float>(context, "sparse_weight_gradient", gradient.size(0), sum);
+      launch_row_sums<T, float>(context, "sparse_weight_gradient", sum);
     else
-      launch_row_sums<T, bfloat16>(context, "sparse_weight_gradient", gradient.size(0), sum);
+      launch_row_sums<T, bfloat16>(context, "sparse_weight_gradient", sum);
   };
   if (right.dtype() == DType::kFloat32) return run(numbers<const float>(right));
   run(numbers<const bfloat16>(right));

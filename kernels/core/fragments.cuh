@@ -82,9 +82,8 @@ __device__ inline Bfloat16Pair pair_of(float lower, float upper) {
 #endif
 }
 
-/// Begins to copy the first `bytes` of 16 bytes from device to shared memory, zeros after them; both ends are aligned
-/// to
-/// 16. With 0 bytes nothing is read.
+/// Begins to copy the first `bytes` of 16 bytes from device to shared memory, zeros after them; both addresses are
+/// multiples of 16. With 0 bytes nothing is read.
 __device__ inline void begin_copy(void* to, const void* from, int bytes) {
 #if defined(__CUDACC__)
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"

@@ -19,7 +19,7 @@ TokenTensors TokenMemory::place(Context& context, const TokenBatch& batch) {
   const std::int64_t tokens = batch.tokens();
   const Tensor memory = grown(context, memory_, DType::kInt32, 1, 2 * tokens).reshaped({2 * tokens});
   const auto move = [&](Tensor& tensor, std::int64_t begin) {
-    const Tensor there = memory.rows(begin, begin + tensor.size(0));
+    const Tensor there = memory.rows(begin, begin + tokens);
     copy(context, tensor, there);
     tensor = there;
   };

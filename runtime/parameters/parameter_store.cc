@@ -1,5 +1,7 @@
 #include "runtime/parameters/parameter_store.h"
 
+#include "kernels/core/memory.h"
+
 namespace tadapt {
 namespace {
 
@@ -48,6 +50,14 @@ ParameterTensors parameter_views(const ParameterGroup& group, const Tensor& memo
 
 ParameterTensors statistic_views(const ParameterGroup& group, const Tensor& memory) {
   return views(group.statistics, memory);
+}
+
+void clear_padding(Context& context, const ParameterGroup& group, const Tensor& memory) {
+  for (const auto* spans : {&group.parameters, &group.statistics})
+    for (const ParameterGroup::Span& span : *spans) {
+      const std::int64_t end = span.offset + span.shape.elements();
+      clear(context, memory.rows(end, whole_blocks(end)));
+    }
 }
 
 ParameterStore::ParameterStore(Device device, const std::vector<ParameterGroupSpec>& groups) {

@@ -71,6 +71,10 @@ ParameterGroup lay_out(const ParameterGroupSpec& spec);
 ParameterTensors parameter_views(const ParameterGroup& group, const Tensor& memory);
 ParameterTensors statistic_views(const ParameterGroup& group, const Tensor& memory);
 
+/// Zeros where `memory` (exchange_elements floats laid out as `group`) belongs to no tensor: it is exchanged and summed
+/// with the rest.
+void clear_padding(Context& context, const ParameterGroup& group, const Tensor& memory);
+
 /// Owns fp32 masters and gradients of all groups, zero at first. Padding between spans stays zero for ever.
 class ParameterStore {
  public:

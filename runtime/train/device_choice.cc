@@ -63,7 +63,7 @@ Context choose_device(const DeviceRequest& request, const RankPlace& place, Comm
                            world.size()));
     if (usable < world.size()) return Context::cpu(place.threads);
   }
-  if (!gpu.context) throw DeviceError("grid.device {}: {}", kCuda, gpu.reason);
+  if (!gpu.context) throw ConfigError("grid.device {}: {}", kCuda, gpu.reason);
   return std::move(*gpu.context);
 }
 

@@ -26,7 +26,7 @@ struct RankPlace {
 
 /// The context of this rank, all ranks on the same kind of device. With "auto" that is a GPU where every rank can use
 /// one, else the CPU, and `announce` is told so when some could. A rank takes GPU `index`, or the one it sees, or the
-/// one at its place on the host, counted round. DeviceError when a GPU was asked for and cannot be had: never the CPU
+/// one at its place on the host, counted round. ConfigError when a GPU was asked for and cannot be had: never the CPU
 /// instead. Collective.
 Context choose_device(const DeviceRequest& request, const RankPlace& place, Communicator& world,
                       const std::function<void(const std::string& line)>& announce);

@@ -134,12 +134,12 @@ std::optional<Ground> prepare_ground(const RunOptions& options, const RunEnviron
   return ground;
 }
 
-/// DeviceError when a GPU has not the memory that training takes; said before anything is allocated there.
+/// ConfigError when a GPU has not the memory that training takes; said before anything is allocated there.
 void require_device_memory(const RunEnvironment& environment, const MemoryEstimate& needed) {
   if (environment.context.device() == Device::kCpu) return;
   const DeviceMemory memory = device_memory(environment.context.device());
   if (static_cast<std::size_t>(needed.on_device()) <= memory.free) return;
-  throw DeviceError("GPU memory: training needs about {} bytes ({}), {} of {} are free", needed.on_device(),
+  throw ConfigError("GPU memory: training needs about {} bytes ({}), {} of {} are free", needed.on_device(),
                     needed.to_string(), memory.free, memory.total);
 }
 

@@ -160,8 +160,7 @@ void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& wo
                  .square_sums = exchanges() ? Tensor() : parts_.optimiser.square_sums(index)});
   for (std::int64_t leaf = 0; leaf < leaves(); ++leaf) {
     const Tensor slot = joiner_.slot();
-    // Padding between spans is part of the exchange and must be as zero as the store's own.
-    clear(context, slot);
+    clear_padding(context, layout, slot);
     const std::int64_t begin = leaf * leaf_tokens_;
     pass_.value_and_gradient(context, {.adapter = *trainee.adapter,
                                        .loss = trainee.loss,

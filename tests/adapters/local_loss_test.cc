@@ -3,8 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <optional>
+
+#include "kernels/core/memory.h"
 #include "kernels/core/random.h"
 #include "tests/adapters/transcoder_oracle.h"
+#include "tests/support/devices.h"
 
 namespace tadapt {
 namespace {
@@ -12,24 +17,32 @@ namespace {
 struct Problem {
   std::int64_t tokens, width, features;
   double sparse_below;  ///< features per token: 0 takes the dense route, many the sparse one
+  Device device = Device::kCpu;
 };
 constexpr double kMany = 1e9;
 
-class LocalLossTest : public testing::TestWithParam<Problem> {
+class LocalLossTest : public ::testing::TestWithParam<Problem> {
  protected:
   void SetUp() override {
-    const auto [tokens, width, features, sparse_below] = GetParam();
+    const auto& [tokens, width, features, sparse_below, device] = GetParam();
+    if (device == Device::kCuda && !testing::has_gpu()) GTEST_SKIP() << "no GPU here";
+    context_.emplace(testing::context_on(device, 2));
     adapter_ = make_adapter("transcoder", {width, features}, {DType::kFloat32, sparse_below});
-    store_ = std::make_unique<ParameterStore>(Device::kCpu, std::vector{adapter_->parameters("layer-000")});
+    store_ = std::make_unique<ParameterStore>(device, std::vector{adapter_->parameters("layer-000")});
     const ParameterTensors masters = store_->master_views(0);
-    adapter_->initialise(context_, masters, 7, 0);
+    adapter_->initialise(*context_, masters, 7, 0);
     std::uint64_t sample = 0;
-    for (const char* name : {"W_dec", "b_enc", "b_dec"}) fill(masters[name].span<float>(), ++sample);
+    for (const char* name : {"W_dec", "b_enc", "b_dec"}) {
+      std::vector<float> numbers(static_cast<std::size_t>(masters[name].elements()));
+      fill(numbers, ++sample);
+      copy(*context_, Tensor::of(std::span(numbers), masters[name].shape()), masters[name]);
+      synchronize(*context_);
+    }
     x_.resize(static_cast<std::size_t>(tokens * width));
     delta_.resize(x_.size());
     fill(x_, 100);
     fill(delta_, 101);
-    adapter_->prepare(context_, masters);
+    adapter_->prepare(*context_, masters);
   }
 
   static void fill(std::span<float> values, std::uint64_t sample) {
@@ -37,10 +50,10 @@ class LocalLossTest : public testing::TestWithParam<Problem> {
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = random.uniform(static_cast<std::uint32_t>(i)) - 0.5f;
   }
 
-  oracle::Transcoder oracle_transcoder() const {
+  oracle::Transcoder oracle_transcoder() {
     const ParameterTensors masters = store_->master_views(0);
     const auto doubles = [&](const char* name) {
-      const auto values = masters[name].span<float>();
+      const std::vector<float> values = on_host<float>(*context_, masters[name]);
       return std::vector<double>(values.begin(), values.end());
     };
     return {static_cast<std::size_t>(GetParam().width),
@@ -52,21 +65,24 @@ class LocalLossTest : public testing::TestWithParam<Problem> {
   }
 
   LocalLossValue run() {
-    const auto [tokens, width, features, sparse_below] = GetParam();
-    LocalLossPass pass(Device::kCpu, {tokens, {width, features}, sparse_below});
-    std::vector<double> value(2);
-    pass.value_and_gradient(context_, {.adapter = *adapter_,
-                                       .loss = loss_,
-                                       .x = Tensor::of(std::span(x_), {tokens, width}),
-                                       .delta = Tensor::of(std::span(delta_), {tokens, width}),
-                                       .masters = store_->master_views(0),
-                                       .group = store_->group(0),
-                                       .gradient = store_->gradient(0),
-                                       .value = Tensor::of(std::span(value), {2})});
-    return {value[0], value[1]};
+    const auto& [tokens, width, features, sparse_below, device] = GetParam();
+    LocalLossPass pass(device, {tokens, {width, features}, sparse_below});
+    const DeviceView x(*context_, Tensor::of(std::span(x_), {tokens, width})),
+        delta(*context_, Tensor::of(std::span(delta_), {tokens, width}));
+    const Buffer value(device, DType::kFloat64, {2});
+    pass.value_and_gradient(*context_, {.adapter = *adapter_,
+                                        .loss = loss_,
+                                        .x = x.tensor(),
+                                        .delta = delta.tensor(),
+                                        .masters = store_->master_views(0),
+                                        .group = store_->group(0),
+                                        .gradient = store_->gradient(0),
+                                        .value = value.tensor()});
+    const std::vector<double> numbers = on_host<double>(*context_, value.tensor());
+    return {numbers[0], numbers[1]};
   }
 
-  Context context_ = Context::cpu(2);
+  std::optional<Context> context_;
   LocalLoss loss_{.delta_scale = 0.7, .sparsity = 0.3, .batch_tokens = 50};
   std::unique_ptr<Adapter> adapter_;
   std::unique_ptr<ParameterStore> store_;
@@ -97,7 +113,7 @@ TEST_P(LocalLossTest, GradientsEqualFiniteDifferences) {
   };
   const ParameterTensors gradients = parameter_views(store_->group(0), store_->gradient(0));
   const auto check = [&](const char* name, std::vector<double>& parameters) {
-    const auto gradient = gradients[name].span<float>();
+    const std::vector<float> gradient = on_host<float>(*context_, gradients[name]);
     for (std::size_t i = 0; i < parameters.size(); i += 1 + parameters.size() / 40) {
       constexpr double kStep = 1e-6;
       const double numeric =
@@ -114,7 +130,8 @@ TEST_P(LocalLossTest, GradientsEqualFiniteDifferences) {
 TEST_P(LocalLossTest, CountsActiveFeatures) {
   run();
   const std::int64_t tokens = GetParam().tokens;
-  const auto counts = statistic_views(store_->group(0), store_->gradient(0))[kActiveCounts].span<float>();
+  const std::vector<float> counts =
+      on_host<float>(*context_, statistic_views(store_->group(0), store_->gradient(0))[kActiveCounts]);
   const oracle::Transcoder transcoder = oracle_transcoder();
   for (std::size_t i = 0; i < transcoder.features; ++i) {
     int expected = 0;
@@ -128,15 +145,20 @@ TEST_P(LocalLossTest, CountsActiveFeatures) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, LocalLossTest,
-                         testing::Values(Problem{1, 1, 1, 0}, Problem{5, 7, 11, 0}, Problem{33, 16, 40, 0},
-                                         Problem{130, 9, 3, 0}, Problem{1, 1, 1, kMany}, Problem{5, 7, 11, kMany},
-                                         Problem{33, 16, 40, kMany}, Problem{130, 9, 3, kMany}),
-                         [](const auto& test) {
-                           const Problem& p = test.param;
-                           return fmt::format("T{}_D{}_F{}_{}", p.tokens, p.width, p.features,
-                                              p.sparse_below > 0 ? "sparse" : "dense");
-                         });
+std::vector<Problem> problems() {
+  std::vector<Problem> all;
+  for (const Device device : {Device::kCpu, Device::kCuda})
+    for (const double sparse_below : {0.0, kMany})
+      for (const auto& [tokens, width, features] :
+           {std::array{1, 1, 1}, std::array{5, 7, 11}, std::array{33, 16, 40}, std::array{130, 9, 3}})
+        all.push_back({tokens, width, features, sparse_below, device});
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, LocalLossTest, ::testing::ValuesIn(problems()), [](const auto& test) {
+  const Problem& p = test.param;
+  return fmt::format("{}_T{}_D{}_F{}_{}", name(p.device), p.tokens, p.width, p.features,
+                     p.sparse_below > 0 ? "sparse" : "dense");
+});
 
 TEST(Transcoder, StartsAtZeroOutputAndZeroSubgradientOfTheNorm) {
   Context context = Context::cpu(1);

@@ -15,7 +15,6 @@
 #include "kernels/sparse.h"
 #include "kernels/uniform.h"
 #include "tests/kernels/testing.h"
-#include "tests/support/devices.h"
 
 namespace tadapt {
 namespace {
@@ -273,6 +272,7 @@ std::vector<OpCase> all_cases() {
   add_features(cases, 9, 70, 33, 0.0f);
   add_features(cases, 40, 257, 64, 0.05f);
   add_features(cases, 70, 129, 1050, 0.5f);
+  add_features(cases, 5, 1100, 36, 0.3f);
   add_products(cases, 1, 1, 1);
   add_products(cases, 19, 33, 130);
   add_decoder(cases);

@@ -1,9 +1,12 @@
 // The exactly sparse ops against oracles in double, and against the dense ops they stand in for.
 #include "kernels/sparse.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "kernels/core/memory.h"
 #include "kernels/matmul.h"
+#include "kernels/pointwise.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -215,6 +218,93 @@ TEST(SparseFeatures, WrongShapesAreRefused) {
                                       DType::kFloat32, small.tensor()),
                ShapeError);
 }
+
+/// Feature i active on the first active[i] tokens; numbers whose sums are exact in fp32, in any order.
+struct Skewed {
+  Skewed(const std::vector<std::int32_t>& active, std::int64_t width, DType dtype)
+      : offsets(Device::kCpu, DType::kInt32, {static_cast<std::int64_t>(active.size()) + 1}),
+        right(dyadic(dtype, {*std::max_element(active.begin(), active.end()), width})) {
+    for (std::size_t i = 0; i < active.size(); ++i)
+      offsets.span<std::int32_t>()[i + 1] = offsets.span<std::int32_t>()[i] + active[i];
+    const std::int32_t all = offsets.span<std::int32_t>().back();
+    tokens = Buffer(Device::kCpu, DType::kInt32, {all});
+    places = Buffer(Device::kCpu, DType::kInt32, {all});
+    left = dyadic(DType::kFloat32, {all});
+    for (std::size_t i = 0, k = 0; i < active.size(); ++i) {
+      for (std::int32_t t = 0; t < active[i]; ++t, ++k) {
+        tokens.span<std::int32_t>()[k] = t;
+        places.span<std::int32_t>()[k] = all - 1 - static_cast<std::int32_t>(k);
+      }
+    }
+  }
+  /// Quarters in [-2, 2).
+  static Buffer dyadic(DType dtype, Shape shape) {
+    Buffer buffer = uniform(DType::kFloat32, shape, 3, -8, 8), rounded(Device::kCpu, dtype, shape);
+    for (float& number : buffer.span<float>()) number = std::floor(number) / 4;
+    Context cpu = Context::cpu(1);
+    convert(cpu, buffer.tensor(), rounded.tensor());
+    return rounded;
+  }
+  std::vector<double> truth() const {
+    const std::int64_t features = offsets.tensor().size(0) - 1, width = right.tensor().size(1);
+    std::vector<double> sums(at(features * width));
+    for (std::int64_t i = 0; i < features; ++i) {
+      for (std::int32_t k = offsets.span<std::int32_t>()[at(i)]; k < offsets.span<std::int32_t>()[at(i + 1)]; ++k) {
+        const double factor = testing::value(left.tensor(), places.span<std::int32_t>()[at(k)]);
+        const std::int64_t row = tokens.span<std::int32_t>()[at(k)] * width;
+        for (std::int64_t d = 0; d < width; ++d)
+          sums[at(i * width + d)] += factor * testing::value(right.tensor(), row + d);
+      }
+    }
+    return sums;
+  }
+  Buffer offsets, tokens, places, left, right;
+};
+
+class SparseOnADevice : public ::testing::TestWithParam<Device> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == Device::kCpu) return;
+    if (!testing::has_gpu()) GTEST_SKIP() << "no GPU here";
+    context_ = Context::cuda(0);
+  }
+  std::vector<float> weight_gradient(const Skewed& skewed) {
+    const DeviceView offsets(context_, skewed.offsets.tensor()), tokens(context_, skewed.tokens.tensor()),
+        places(context_, skewed.places.tensor()), left(context_, skewed.left.tensor()),
+        right(context_, skewed.right.tensor());
+    const Buffer gradient(GetParam(), DType::kFloat32,
+                          {skewed.offsets.tensor().size(0) - 1, skewed.right.tensor().size(1)});
+    sparse_weight_gradient(context_, {offsets.tensor(), tokens.tensor(), places.tensor()}, left.tensor(),
+                           right.tensor(), right.tensor().dtype(), gradient.tensor());
+    return on_host<float>(context_, gradient.tensor());
+  }
+
+  Context context_ = Context::cpu(2);
+};
+
+// Lengths on and beside the borders of what one block sums; one slice and several, with and without packs.
+TEST_P(SparseOnADevice, WeightGradientsOfSkewedFeaturesAreExact) {
+  const std::vector<std::int32_t> borders = {300, 256, 255, 0, 257, 1, 512, 513, 700, 511, 768, 3, 1100};
+  const std::vector<std::pair<std::vector<std::int32_t>, std::int64_t>> cases = {
+      {{0, 5000, 0, 0}, 40}, {borders, 33}, {borders, 1048}, {{0, 0, 300}, 1025}};
+  for (const auto& [active, width] : cases) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      const Skewed skewed(active, width, dtype);
+      const std::vector<float> found = weight_gradient(skewed);
+      EXPECT_EQ(std::vector<double>(found.begin(), found.end()), skewed.truth()) << "width " << width;
+    }
+  }
+}
+
+TEST_P(SparseOnADevice, WeightGradientsOfSkewedFeaturesHaveTheSameBitsEveryTime) {
+  Skewed skewed({0, 5000, 300, 0}, 40, DType::kBFloat16);
+  skewed.left = uniform(DType::kFloat32, skewed.left.tensor().shape(), 8);
+  const std::vector<float> first = weight_gradient(skewed);
+  for (int again = 0; again < 3; ++again) EXPECT_EQ(weight_gradient(skewed), first);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, SparseOnADevice, ::testing::Values(Device::kCpu, Device::kCuda),
+                         [](const auto& test) { return std::string(name(test.param)); });
 
 }  // namespace
 }  // namespace tadapt

@@ -6,19 +6,10 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/core/memory.h"
 #include "kernels/core/random.h"
+#include "tests/support/devices.h"
 
 namespace tadapt::testing {
-
-/// Whether there is a GPU and this build can use it: device code on the host counts.
-inline bool has_gpu() {
-  try {
-    return device_count(Device::kCuda) > 0;
-  } catch (const DeviceError&) {
-    return false;
-  }
-}
 
 /// A buffer of uniform numbers in [low, high), rounded to its dtype; another `sample`, other numbers.
 inline Buffer uniform(DType dtype, Shape shape, std::uint64_t sample, float low = -1.0f, float high = 1.0f) {

@@ -52,7 +52,7 @@ class DecoderGolden : public ::testing::TestWithParam<Case> {
     const double spread = std::sqrt(error_squares / static_cast<double>(golden.size()));
     const bool is_exact = GetParam().compute == DType::kFloat32;
     const double relative = (is_exact ? worst : spread) / scale;
-    EXPECT_LE(relative, testing::pass_tolerance(GetParam().compute, layers)) << golden_name;
+    EXPECT_LE(relative, testing::pass_tolerance(GetParam().device, GetParam().compute, layers)) << golden_name;
     largest_ = std::max(largest_, relative);
   }
 

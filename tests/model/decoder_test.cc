@@ -56,7 +56,7 @@ class DecoderTest : public ::testing::TestWithParam<std::tuple<DType, Device>> {
 
   /// Logits of the same tokens in passes of other sizes.
   ::testing::AssertionResult agree(const std::vector<float>& a, const std::vector<float>& b) const {
-    return testing::agree(device(), a, b, testing::pass_tolerance(compute(), target_.layers));
+    return testing::agree(device(), a, b, testing::pass_tolerance(device(), compute(), target_.layers));
   }
   TokenBatch batch_of(std::initializer_list<std::int64_t> lengths) const {
     TokenBatch batch;

@@ -91,10 +91,14 @@ class DeviceTrainingTest(SystemTest):
         self.assertIn("resumed from step 10", said)
         self.assert_same_run("four", "killed", STEPS)
 
-    def test_a_device_that_is_not_there_is_named(self):
-        result = run(self.words("elsewhere", grid__device="cuda:77"), 1)
-        self.assertEqual(result.returncode, 70, result.stdout)
-        self.assertIn("GPU 77 was asked for, this process sees", result.stdout)
+    def test_a_device_that_cannot_be_had_is_an_error_that_says_why(self):
+        for device, environment, expected in (
+                ("cuda:77", {}, "grid.device cuda: GPU 77 was asked for, this process sees"),
+                ("cuda", dict(TADAPT_DEVICE_MEMORY="1000"), "GPU memory: training needs about"),
+                ("gpu", {}, "expected auto, cpu, cuda or cuda:N")):
+            result = execute(command(self.words("elsewhere", grid__device=device)), **environment)
+            self.assertEqual(result.returncode, 78, result.stdout)
+            self.assertIn(expected, result.stdout)
 
 
 if __name__ == "__main__":
