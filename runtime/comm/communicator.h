@@ -60,7 +60,7 @@ class Communicator {
     return start(Collective::kSum, values, std::move(label));
   }
   /// As start_sum, but every rank gets the sum of its own part only, part(values.elements()) of the values as they lie
-  /// in memory, with the same bits; the rest is undefined afterwards. Half of the messages of a sum.
+  /// in memory, with the same bits; the rest is undefined afterwards. It sends half of a sum's bytes.
   std::unique_ptr<PendingExchange> start_scatter_sum(Tensor values, std::string label) {
     return start(Collective::kScatterSum, values, std::move(label));
   }
