@@ -74,6 +74,8 @@ class DeviceTrainingTest(SystemTest):
             if data_parallel > 1:
                 self.assertIn("in the fixed order", said)
             self.assert_same_run(reference, name, STEPS)
+        self.trained("shared-state", 4, grid__data_parallel=4, grid__sum_order="fixed", optim__shard_state="on")
+        self.assert_same_run(reference, "shared-state", STEPS)
         said = self.trained("shared", 2, dict(TADAPT_DEVICE_SHARED="1"), grid__data_parallel=2)
         self.assertIn("through host memory", said)
         self.assert_same_run(reference, "shared", STEPS)
