@@ -102,7 +102,10 @@ class Connection {
     failure_ = reason;
     const auto link = std::exchange(link_, nullptr);
     if (!link || returns_within(seconds_to_end(), [link] { link->abort(); })) return {};
-    return fmt::format("; ncclCommAbort did not return within {:.0f} s either", seconds_to_end());
+    const std::string trouble = fmt::format("; ncclCommAbort did not return within {:.0f} s either", seconds_to_end());
+    // Said at once: what gives memory back on the way out may wait for the device without a bound.
+    fmt::print(stderr, "tadapt: {}{}\n", reason, trouble);
+    return trouble;
   }
 
   int rank_, ranks_;
