@@ -261,7 +261,7 @@ __device__ void store_results(const Bfloat16Attention& in, const Place& place, i
 /// Keys and values pass through shared memory tile by tile: values come while scores are made, the next keys while
 /// values are summed. For its rows a block reads 4·h bytes a key that they see (from second-level cache, but for the
 /// first block), reads and writes 4·h bytes a row. On sm_90 two blocks, 8 warps, an SM, bound by registers:
-/// h <= 64: 210 and 36 KB of shared memory; h <= 128: 250 and 68 KB; h <= 256: 236 and 66 KB.
+/// h <= 64: 216 and 36 KB of shared memory; h <= 128: 254 and 68 KB; h <= 256: 234 and 66 KB.
 template <class T>
 __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention in, QueryTiles tiles) {
   const QueryTile tile = tiles.tiles[blockIdx.x / static_cast<unsigned>(in.sizes.heads)];
