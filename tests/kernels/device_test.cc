@@ -111,7 +111,7 @@ void add_features(std::vector<OpCase>& cases, std::int64_t t, std::int64_t f, st
                            room(DType::kInt32, {t + 1}), room(DType::kInt32, {most}), room(DType::kFloat32, {most}),
                            room(DType::kInt32, {f + 1}), room(DType::kInt32, {most}), room(DType::kInt32, {most}),
                            room(DType::kFloat32, {t, d}), room(DType::kFloat32, {most}), room(DType::kFloat32, {f, d}),
-                           room(DType::kFloat32, {f}), room(DType::kFloat32, {f}));
+                           room(DType::kFloat32, {f}), room(DType::kFloat32, {f}), uniform(DType::kFloat32, {t, d}, 6));
                      },
                      [dtype](Context& c, Mirror& at, const Operands& o) {
                        const std::int64_t pairs = count_pairs(c, at(o[0]), at(o[5]));
@@ -125,6 +125,7 @@ void add_features(std::vector<OpCase>& cases, std::int64_t t, std::int64_t f, st
                        sparse_weight_gradient(c, by_feature, by_token.activations, at(o[2]), dtype, at(o[13]));
                        pair_sums(c, by_feature, some(o[12]), at(o[14]));
                        pair_counts(c, by_feature, at(o[15]));
+                       sparse_input_gradient(c, by_token, at(o[1]), at(o[16]));
                      },
                      kSums});
   }
