@@ -45,6 +45,29 @@ TEST(Rope, PositionZeroChangesNothing) {
   EXPECT_TRUE(testing::same_bits(before.tensor(), x.tensor()));
 }
 
+// ⟨rotated x, c⟩ = ⟨x, c rotated backward⟩, which for a linear map is what a gradient is.
+TEST(Rope, BackwardIsTheTransposeAndTheInverse) {
+  for (const std::int64_t size : {2, 34, 128}) {
+    Context context = Context::cpu(2);
+    const std::int64_t width = 3 * size;
+    const Buffer positions = make_positions({0, 1, 100, 4095, 131071});
+    const Buffer x = uniform(DType::kFloat32, {5, 3, size}, 1), rotated = testing::copy(x.tensor());
+    const Buffer c = uniform(DType::kFloat32, {5, 3, size}, 2), back = testing::copy(c.tensor());
+    rope(context, rotated.tensor(), positions.tensor(), 10000);
+    rope(context, back.tensor(), positions.tensor(), 10000, Rotation::kBackward);
+    for (std::int64_t t = 0; t < 5; ++t) {
+      double left = 0, right = 0;
+      for (std::int64_t i = t * width; i < (t + 1) * width; ++i) {
+        left += value(rotated.tensor(), i) * value(c.tensor(), i);
+        right += value(x.tensor(), i) * value(back.tensor(), i);
+      }
+      EXPECT_NEAR(left, right, 3e-6) << "size " << size << " row " << t;
+    }
+    rope(context, rotated.tensor(), positions.tensor(), 10000, Rotation::kBackward);
+    for (std::int64_t i = 0; i < 5 * width; ++i) ASSERT_NEAR(value(rotated.tensor(), i), value(x.tensor(), i), 4e-7);
+  }
+}
+
 TEST(Rope, BitsDoNotDependOnThreads) {
   std::vector<std::int32_t> values(2000);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::int32_t>(i % 700);

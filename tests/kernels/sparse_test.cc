@@ -143,6 +143,27 @@ TEST_P(Sparse, FeatureGradientMatchesTheOracle) {
   }
 }
 
+TEST_P(Sparse, InputGradientMatchesTheOracleAndAdds) {
+  const Buffer gradient = uniform(DType::kFloat32, {size_.t, size_.d}, 9), before = testing::copy(gradient.tensor());
+  const Buffer values = uniform(DType::kFloat32, {leaf_.pairs}, 8);
+  const Tensor& encoder = leaf_.decoder.tensor();
+  sparse_input_gradient(leaf_.context, {leaf_.token_offsets.tensor(), leaf_.features.tensor(), values.tensor()},
+                        encoder, gradient.tensor());
+  const auto offsets = leaf_.token_offsets.span<std::int32_t>(), features = leaf_.features.span<std::int32_t>();
+  for (std::int64_t t = 0; t < size_.t; ++t) {
+    for (std::int64_t d = 0; d < size_.d; ++d) {
+      double truth = testing::value(before.tensor(), t * size_.d + d), magnitude = std::abs(truth);
+      for (auto p = static_cast<std::int64_t>(offsets[at(t)]); p < offsets[at(t + 1)]; ++p) {
+        const double term =
+            leaf_.rounded(testing::value(values.tensor(), p)) * testing::value(encoder, features[at(p)] * size_.d + d);
+        truth += term;
+        magnitude += std::abs(term);
+      }
+      ASSERT_NEAR(testing::value(gradient.tensor(), t * size_.d + d), truth, 1e-5 * magnitude + 1e-30);
+    }
+  }
+}
+
 TEST_P(Sparse, WeightGradientMatchesTheOracleAndOverwrites) {
   const Buffer gradient = uniform(DType::kFloat32, {size_.f, size_.d}, 9);
   sparse_weight_gradient(leaf_.context, leaf_.by_feature(), leaf_.values.tensor(), leaf_.cotangent.tensor(), dtype_,
@@ -180,11 +201,13 @@ TEST_P(Sparse, ThreadsDoNotChangeABit) {
     out.emplace_back(Device::kCpu, DType::kFloat32, Shape{size_.t, size_.d});
     out.emplace_back(Device::kCpu, DType::kFloat32, Shape{leaf_.pairs});
     out.emplace_back(Device::kCpu, DType::kFloat32, Shape{size_.f, size_.d});
+    out.push_back(uniform(DType::kFloat32, {size_.t, size_.d}, 9));
     sparse_decode(context, leaf_.by_token(), leaf_.decoder.tensor(), leaf_.bias.tensor(), out[0].tensor());
     sparse_feature_gradient(context, leaf_.by_token(), leaf_.decoder.tensor(), leaf_.cotangent.tensor(),
                             {leaf_.norms.tensor(), 0.5f}, out[1].tensor());
     sparse_weight_gradient(context, leaf_.by_feature(), leaf_.values.tensor(), leaf_.cotangent.tensor(), dtype_,
                            out[2].tensor());
+    sparse_input_gradient(context, leaf_.by_token(), leaf_.decoder.tensor(), out[3].tensor());
     return out;
   };
   const std::vector<Buffer> one = run(1), three = run(3);
