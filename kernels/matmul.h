@@ -14,6 +14,8 @@ enum class Layout : std::uint8_t {
   kOutputInput,  ///< [N, K]: a row per output (PyTorch's Linear)
   kInputOutput,  ///< [K, N]: a row per input
 };
+/// What packed weights are for: products x · Wᵀ alone, or also cotangent · W, which gives the gradient of x.
+enum class Directions : std::uint8_t { kForward, kBoth };
 /// What happens to a product before it is stored.
 enum class Epilogue : std::uint8_t { kNone, kRelu };
 
@@ -30,6 +32,7 @@ class PackedWeights {
     std::int64_t outputs, inputs;
     DType compute, given;  ///< of the products; of the weights that were packed
     Layout layout;
+    Directions directions;
     Buffer packed;
     virtual ~Impl() = default;
   };
@@ -38,36 +41,42 @@ class PackedWeights {
   explicit PackedWeights(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
   bool empty() const { return impl_ == nullptr; }
-  std::int64_t outputs() const { return impl_->outputs; }      ///< N
-  std::int64_t inputs() const { return impl_->inputs; }        ///< K
-  DType dtype() const { return impl_->compute; }               ///< the compute type: float32 or bfloat16
-  DType given() const { return impl_->given; }                 ///< of the tensors that repack_weights takes
-  Layout layout() const { return impl_->layout; }              ///< the same
-  std::size_t bytes() const { return impl_->packed.bytes(); }  ///< memory held, padding included
+  std::int64_t outputs() const { return impl_->outputs; }  ///< N
+  std::int64_t inputs() const { return impl_->inputs; }    ///< K
+  DType dtype() const { return impl_->compute; }           ///< the compute type: float32 or bfloat16
+  DType given() const { return impl_->given; }             ///< of the tensors that repack_weights takes
+  Layout layout() const { return impl_->layout; }          ///< the same
+  Directions directions() const { return impl_->directions; }
+  std::size_t bytes() const { return impl_->packed.bytes(); }  ///< of a direction, padding included
   Impl& impl() const { return *impl_; }
 
  private:
   std::unique_ptr<Impl> impl_;
 };
 
-TADAPT_BACKENDS(PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute);
+TADAPT_BACKENDS(PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute,
+                                           Directions directions);
                 void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed);
                 void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias,
                             Epilogue epilogue, const Tensor& y);
+                void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeights& weights,
+                                     const Tensor& gradient);
                 void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute,
                                      const Tensor& gradient);)
 
-/// Packs weights for `matmul`.
+/// Packs weights for `matmul`, and for `matmul_backward` where both directions are asked for: the CPU then holds a
+/// second packed copy, a GPU the same one.
 ///   weights  [N, K] or [K, N] by `layout`; float32, bfloat16 or float16; read only
 ///   compute  kFloat32 or kBFloat16 (weights rounded to nearest even; products accumulate in fp32)
 /// Costs about one pass over the weights plus the making of the primitives. Throws ShapeError when N or K is 0.
-inline PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
+inline PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute,
+                                  Directions directions = Directions::kForward) {
   require_tensor(context, "pack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
                  {kAnySize, kAnySize});
   require_shape(weights.elements() > 0, "pack_weights: empty weights {}", weights.shape());
   require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "pack_weights: no products in {}",
                 name(compute));
-  TADAPT_DISPATCH(context, pack_weights, context, weights, layout, compute);
+  TADAPT_DISPATCH(context, pack_weights, context, weights, layout, compute, directions);
 }
 
 /// Puts new numbers into packed weights, in place, allocating nothing.
@@ -90,7 +99,6 @@ inline void repack_weights(Context& context, const Tensor& weights, PackedWeight
 /// Accumulates in fp32. Rows run in tiles of a fixed height, outputs in panels of a fixed width (both functions of N
 /// and K only), so a row of y has the same bits for any number of threads, any T, any position of the row. T = 0 is
 /// fine. Oracle: a double loop over the rounded operands.
-/// Its gradient with respect to x, dx = dy · W, is the same op: of dy, with the same memory packed as the other layout.
 inline void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias,
                    Epilogue epilogue, const Tensor& y) {
   require_shape(!weights.empty(), "matmul: nothing was packed");
@@ -98,6 +106,22 @@ inline void matmul(Context& context, const Tensor& x, const PackedWeights& weigh
   require_tensor(context, "matmul: y", y, {DType::kFloat32}, {x.size(0), weights.outputs()});
   if (!bias.empty()) require_tensor(context, "matmul: bias", bias, {DType::kFloat32}, {weights.outputs()});
   TADAPT_DISPATCH(context, matmul, context, x, weights, bias, epilogue, y);
+}
+
+/// gradient = cotangent · W: with y = x · Wᵀ and cotangent = dL/dy, that is dL/dx.
+///   cotangent  [T, N] float32 or bfloat16; rounded as matmul rounds x; read only
+///   weights    packed for both directions
+///   gradient   [T, K] float32, overwritten; must not overlap cotangent
+/// Sums and rows as matmul. Throws ShapeError when the weights were packed for one direction only.
+inline void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeights& weights,
+                            const Tensor& gradient) {
+  require_shape(!weights.empty() && weights.directions() == Directions::kBoth,
+                "matmul_backward: weights were not packed for both directions");
+  require_tensor(context, "matmul_backward: cotangent", cotangent, {DType::kFloat32, DType::kBFloat16},
+                 {kAnySize, weights.outputs()});
+  require_tensor(context, "matmul_backward: gradient", gradient, {DType::kFloat32},
+                 {cotangent.size(0), weights.inputs()});
+  TADAPT_DISPATCH(context, matmul_backward, context, cotangent, weights, gradient);
 }
 
 /// gradient = leftᵀ · right, over the tokens of one leaf.

@@ -1,5 +1,6 @@
 #include <cstring>
 #include <map>
+#include <optional>
 
 #include "kernels/core/convert.h"
 #include "kernels/core/launch.h"
@@ -11,8 +12,14 @@ namespace tadapt {
 namespace cpu {
 namespace {
 
+/// A product and its packed weights.
+struct Direction {
+  TiledProduct product;
+  Buffer packed;
+};
 struct Weights : PackedWeights::Impl {
   TiledProduct product;
+  std::optional<Direction> backward;
   explicit Weights(TiledProduct tiled) : product(std::move(tiled)) {}
 };
 const Weights& of(const PackedWeights& packed) { return static_cast<const Weights&>(packed.impl()); }
@@ -34,7 +41,8 @@ struct GradientProducts {
 std::byte* bytes_of(const Buffer& buffer) { return static_cast<std::byte*>(buffer.data()); }
 }  // namespace
 
-PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
+PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute,
+                           Directions directions) {
   const bool by_output = layout == Layout::kOutputInput;
   const ProductShape shape{.outputs = weights.size(by_output ? 0 : 1),
                            .inputs = weights.size(by_output ? 1 : 0),
@@ -49,7 +57,17 @@ PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layou
   impl->compute = compute;
   impl->given = weights.dtype();  // float16 is packed by way of float32
   impl->layout = layout;
+  impl->directions = directions;
   impl->packed = std::move(packed);
+  if (directions == Directions::kBoth) {
+    TiledProduct backward({.outputs = shape.inputs,
+                           .inputs = shape.outputs,
+                           .compute = compute,
+                           .layout = by_output ? Layout::kInputOutput : Layout::kOutputInput,
+                           .source = shape.source});
+    Buffer room(context.device(), backward.packed_bytes());
+    impl->backward = Direction{std::move(backward), std::move(room)};
+  }
   PackedWeights result(std::move(impl));
   cpu::repack_weights(context, weights, result);
   return result;
@@ -57,10 +75,15 @@ PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layou
 
 void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed) {
   const Weights& impl = of(packed);
-  if (impl.given != DType::kFloat16) return impl.product.pack(context, weights, bytes_of(impl.packed));
-  const Buffer widened(context.device(), DType::kFloat32, weights.shape());
-  convert_elements(weights, widened.tensor());
-  impl.product.pack(context, widened.tensor(), bytes_of(impl.packed));
+  Buffer widened;
+  Tensor source = weights;
+  if (impl.given == DType::kFloat16) {
+    widened = Buffer(context.device(), DType::kFloat32, weights.shape());
+    source = widened.tensor();
+    convert_elements(weights, source);
+  }
+  impl.product.pack(context, source, bytes_of(impl.packed));
+  if (impl.backward) impl.backward->product.pack(context, source, bytes_of(impl.backward->packed));
 }
 
 void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
@@ -73,6 +96,17 @@ void matmul(Context& context, const Tensor& x, const PackedWeights& weights, con
                              .bias = bias.empty() ? nullptr : bias.span<float>().data(),
                              .epilogue = epilogue,
                              .y = y.span<float>().data()});
+}
+
+void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeights& weights, const Tensor& gradient) {
+  const auto& [product, packed] = *of(weights).backward;
+  product.run(context, {.rows = cotangent.size(0),
+                        .load = [&](std::int64_t begin, std::int64_t count,
+                                    void* room) { return load_row_tile(product, cotangent, begin, count, room); },
+                        .packed = bytes_of(packed),
+                        .bias = nullptr,
+                        .epilogue = Epilogue::kNone,
+                        .y = gradient.span<float>().data()});
 }
 
 void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute, const Tensor& gradient) {

@@ -178,7 +178,8 @@ std::string product_library() {
   return fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
-PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute) {
+PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute,
+                           Directions directions) {
   auto impl = std::make_unique<PackedWeights::Impl>();
   const bool by_output = layout == Layout::kOutputInput;
   impl->outputs = weights.size(by_output ? 0 : 1);
@@ -186,6 +187,7 @@ PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layou
   impl->compute = compute;
   impl->given = weights.dtype();
   impl->layout = layout;
+  impl->directions = directions;  // cuBLASLt reads the same numbers either way
   impl->packed = Buffer(Device::kCuda, compute, weights.shape());
   PackedWeights packed(std::move(impl));
   cuda::repack_weights(context, weights, packed);
@@ -214,6 +216,24 @@ void matmul(Context& context, const Tensor& x, const PackedWeights& weights, con
             .bias = bias.empty() ? nullptr : numbers<const float>(bias),
             .epilogue = epilogue,
             .result = numbers<float>(y)});
+}
+
+// Row-major gradient [T, K] is column-major [K, T] = Wᵀ · cotangentᵀ; cotangent [T, N] is column-major [N, T].
+void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeights& weights, const Tensor& gradient) {
+  if (cotangent.size(0) == 0) return;
+  const std::int64_t n = weights.outputs(), k = weights.inputs();
+  const Tensor rows = in_dtype(context, cotangent, weights.dtype(), context.state<Library>().left);
+  const void* packed = weights.impl().packed.data();
+  const bool by_output = weights.layout() == Layout::kOutputInput;
+  multiply(context, "matmul_backward",
+           {.compute = weights.dtype(),
+            .a = by_output ? Operand{packed, k, n, CUBLAS_OP_N} : Operand{packed, n, k, CUBLAS_OP_T},
+            .b = {rows.data(), n, cotangent.size(0), CUBLAS_OP_N},
+            .m = k,
+            .n = cotangent.size(0),
+            .bias = nullptr,
+            .epilogue = Epilogue::kNone,
+            .result = numbers<float>(gradient)});
 }
 
 // Row-major gradient [N, K] is column-major [K, N] = rightᵀ · left, each column-major [·, T] as it lies.

@@ -17,10 +17,18 @@ struct AdapterShape {
   std::int64_t features = 0;     ///< F, the dictionary size
 };
 
+/// Which gradients an adapter will be asked for.
+enum class AdapterGradients : std::uint8_t {
+  kNone,        ///< it runs forwards only
+  kParameters,  ///< of its parameters: every layer by itself
+  kInputs,      ///< also of what it reads: it is trained inside a model
+};
+
 /// How an adapter computes.
 struct AdapterCompute {
   DType dtype = DType::kBFloat16;  ///< operands of products: bfloat16 or float32; masters are always fp32
   double sparse_below = 0.0;       ///< active features per token below which training takes the sparse route; 0: never
+  AdapterGradients gradients = AdapterGradients::kParameters;
 };
 
 /// An adapter binds to tensors by name, all on its contexts' device; it owns its shape, its compute type and the packed
@@ -43,17 +51,19 @@ class Adapter {
   virtual void forward(Context& context, const Tensor& x, const ParameterTensors& masters, FeatureRecord& record,
                        const Tensor& output) const = 0;
   /// Gradients (overwritten) of  Σ_t ⟨cotangent_t, T(x_t)⟩ + sparsity · Σ_t Σ_i a_ti ‖W_dec,i‖₂  over one leaf of
-  /// tokens, and its statistics; `cotangent` is [T,D] fp32 and may be used as scratch. `record` is the forward's of the
-  /// same x, and is used up.
+  /// tokens, and its statistics. `record` is the forward's of the same x, and is used up.
   struct BackwardArguments {
     const Tensor& x;
     FeatureRecord& record;
-    const Tensor& cotangent;
+    AdapterScratch& scratch;
+    const Tensor& cotangent;  ///< [T,D] fp32, read only
     float sparsity = 0.0f;
     const ParameterTensors& masters;
     const ParameterTensors& gradients;
     const ParameterTensors& statistics;
     const Tensor& weighted_activations;  ///< [1] float64, overwritten: Σ_t Σ_i a_ti ‖W_dec,i‖₂ over the leaf
+    /// [T,D] fp32, accumulated into: the gradient of x; Tensor{}: not asked for. Needs AdapterGradients::kInputs.
+    const Tensor& input_gradient;
   };
   virtual void backward(Context& context, const BackwardArguments& arguments) = 0;
 };

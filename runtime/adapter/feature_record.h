@@ -15,6 +15,16 @@ enum class Route : std::uint8_t { kDense, kSparse };
 /// Pairs that a leaf of the sparse route has at most, see FeatureRecord::settle.
 std::int64_t most_pairs(std::int64_t tokens, std::int64_t features, double sparse_below);
 
+/// Memory that adapters may grow and use as they like during a backward pass, one adapter after another.
+class AdapterScratch {
+ public:
+  enum Slot { kActivationGradient, kRoundedInput, kRoundedCotangent, kInputGradient, kSlots };
+  Buffer& operator[](Slot which) { return buffers_[which]; }
+
+ private:
+  std::array<Buffer, kSlots> buffers_;
+};
+
 /// Activations of one leaf of tokens, and on the sparse route its active pairs. Owns their memory, which serves leaf
 /// after leaf and adapter after adapter.
 class FeatureRecord {
@@ -39,9 +49,6 @@ class FeatureRecord {
   const FeatureMajorPairs& by_feature(Context& context);
   /// Room for one fp32 per pair.
   Tensor pair_scratch() const;
-  /// Memory that adapters may grow and use as they like during a backward pass.
-  enum Scratch { kActivationGradient, kRoundedInput, kRoundedCotangent, kScratches };
-  Buffer& scratch(Scratch which) { return backward_[which]; }
 
   /// Bytes of one for such leaves.
   static std::int64_t bytes(std::int64_t tokens, std::int64_t features, std::int64_t most_pairs);
@@ -50,7 +57,6 @@ class FeatureRecord {
   std::int64_t most_pairs_;
   Buffer dense_, token_offsets_, feature_offsets_;
   Buffer features_, values_, tokens_, places_, scratch_;  // [most_pairs]
-  std::array<Buffer, kScratches> backward_;
   Route route_ = Route::kDense;
   bool sorted_ = false;
   Tensor activations_;

@@ -41,9 +41,10 @@ void Transcoder::initialise(Context& context, const ParameterTensors& masters, s
 }
 
 void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
-  const auto pack = [&](const char* name, Layout layout, PackedWeights& packed) {
+  const auto pack = [&](const char* name, Layout layout, AdapterGradients both_for, PackedWeights& packed) {
     if (packed.empty())
-      packed = pack_weights(context, masters[name], layout, compute_.dtype);
+      packed = pack_weights(context, masters[name], layout, compute_.dtype,
+                            compute_.gradients >= both_for ? Directions::kBoth : Directions::kForward);
     else
       repack_weights(context, masters[name], packed);
   };
@@ -52,20 +53,21 @@ void Transcoder::prepare(Context& context, const ParameterTensors& masters) {
       *per_feature = Buffer(context.device(), DType::kFloat32, {shape_.features});
     decoder_bias_ = Buffer(context.device(), DType::kFloat32, {shape_.model_width});
   }
-  pack("W_enc", Layout::kOutputInput, encoder_);
-  pack("W_dec", Layout::kInputOutput, decoder_);
-  pack("W_dec", Layout::kOutputInput, decoder_backward_);
+  pack("W_enc", Layout::kOutputInput, AdapterGradients::kInputs, encoder_);
+  pack("W_dec", Layout::kInputOutput, AdapterGradients::kParameters, decoder_);
   copy(context, masters["b_enc"], encoder_bias_.tensor());
   copy(context, masters["b_dec"], decoder_bias_.tensor());
   decoder_norms(context, masters["W_dec"], decoder_norms_.tensor());
-  if (compute_.sparse_below > 0.0 && compute_.dtype != DType::kFloat32)
-    convert(context, masters["W_dec"],
-            grown(context, decoder_rows_, compute_.dtype, shape_.features, shape_.model_width));
+  if (!keeps_rows()) return;
+  const auto round = [&](const char* name, Buffer& rounded) {
+    convert(context, masters[name], grown(context, rounded, compute_.dtype, shape_.features, shape_.model_width));
+  };
+  round("W_dec", decoder_rows_);
+  if (compute_.gradients == AdapterGradients::kInputs) round("W_enc", encoder_rows_);
 }
 
-Tensor Transcoder::decoder_rows(const ParameterTensors& masters) const {
-  return compute_.dtype == DType::kFloat32 ? masters["W_dec"]
-                                           : decoder_rows_.tensor().reshaped({shape_.features, shape_.model_width});
+Tensor Transcoder::rows_of(const Buffer& rounded, const Tensor& masters) const {
+  return compute_.dtype == DType::kFloat32 ? masters : rounded.tensor().reshaped({shape_.features, shape_.model_width});
 }
 
 void Transcoder::forward(Context& context, const Tensor& x, const Tensor& activations, const Tensor& output) const {
@@ -79,12 +81,14 @@ void Transcoder::forward(Context& context, const Tensor& x, const ParameterTenso
   matmul(context, x, encoder_, encoder_bias_.tensor(), Epilogue::kRelu, activations);
   record.settle(context, compute_.sparse_below);
   if (record.route() == Route::kSparse)
-    sparse_decode(context, record.by_token(), decoder_rows(masters), decoder_bias_.tensor(), output);
+    sparse_decode(context, record.by_token(), rows_of(decoder_rows_, masters["W_dec"]), decoder_bias_.tensor(), output);
   else
     matmul(context, activations, decoder_, decoder_bias_.tensor(), Epilogue::kNone, output);
 }
 
 void Transcoder::backward(Context& context, const BackwardArguments& arguments) {
+  require_shape(arguments.input_gradient.empty() || compute_.gradients == AdapterGradients::kInputs,
+                "a gradient of the adapter's input was not prepared for");
   column_sums(context, arguments.cotangent, arguments.gradients["b_dec"]);
   if (arguments.record.route() == Route::kSparse)
     sparse_gradients(context, arguments);
@@ -99,25 +103,30 @@ void Transcoder::backward(Context& context, const BackwardArguments& arguments) 
 void Transcoder::dense_gradients(Context& context, const BackwardArguments& arguments) {
   const Tensor& activations = arguments.record.activations();
   const ParameterTensors& gradients = arguments.gradients;
-  const Tensor da = grown(context, arguments.record.scratch(FeatureRecord::kActivationGradient), DType::kFloat32,
+  const Tensor da = grown(context, arguments.scratch[AdapterScratch::kActivationGradient], DType::kFloat32,
                           activations.size(0), shape_.features);
-  matmul(context, arguments.cotangent, decoder_backward_, Tensor(), Epilogue::kNone, da);
+  matmul_backward(context, arguments.cotangent, decoder_, da);
   feature_gradient(context, activations, decoder_norms_.tensor(), arguments.sparsity, da);
   weight_gradient(context, da, arguments.x, compute_.dtype, gradients["W_enc"]);
   column_sums(context, da, gradients["b_enc"]);
   weight_gradient(context, activations, arguments.cotangent, compute_.dtype, gradients["W_dec"]);
   column_sums(context, activations, activation_sums_.tensor());
   active_counts(context, activations, arguments.statistics[kActiveCounts]);
+  if (arguments.input_gradient.empty()) return;
+  const Tensor partial = grown(context, arguments.scratch[AdapterScratch::kInputGradient], DType::kFloat32, da.size(0),
+                               shape_.model_width);
+  matmul_backward(context, da, encoder_, partial);
+  add_to(context, partial, arguments.input_gradient);
 }
 
 void Transcoder::sparse_gradients(Context& context, const BackwardArguments& arguments) {
   FeatureRecord& record = arguments.record;
   const ParameterTensors& gradients = arguments.gradients;
   const Tensor cotangent =
-      in_dtype(context, arguments.cotangent, compute_.dtype, record.scratch(FeatureRecord::kRoundedCotangent));
-  const Tensor x = in_dtype(context, arguments.x, compute_.dtype, record.scratch(FeatureRecord::kRoundedInput));
+      in_dtype(context, arguments.cotangent, compute_.dtype, arguments.scratch[AdapterScratch::kRoundedCotangent]);
+  const Tensor x = in_dtype(context, arguments.x, compute_.dtype, arguments.scratch[AdapterScratch::kRoundedInput]);
   const Tensor da = record.pair_scratch();
-  sparse_feature_gradient(context, record.by_token(), decoder_rows(arguments.masters), cotangent,
+  sparse_feature_gradient(context, record.by_token(), rows_of(decoder_rows_, arguments.masters["W_dec"]), cotangent,
                           {decoder_norms_.tensor(), arguments.sparsity}, da);
   const FeatureMajorPairs& by_feature = record.by_feature(context);
   sparse_weight_gradient(context, by_feature, da, x, compute_.dtype, gradients["W_enc"]);
@@ -126,6 +135,9 @@ void Transcoder::sparse_gradients(Context& context, const BackwardArguments& arg
                          gradients["W_dec"]);
   pair_sums(context, by_feature, record.by_token().activations, activation_sums_.tensor());
   pair_counts(context, by_feature, arguments.statistics[kActiveCounts]);
+  if (arguments.input_gradient.empty()) return;
+  const SparseFeatures pairs{record.by_token().offsets, record.by_token().features, da};
+  sparse_input_gradient(context, pairs, rows_of(encoder_rows_, arguments.masters["W_enc"]), arguments.input_gradient);
 }
 
 }  // namespace tadapt

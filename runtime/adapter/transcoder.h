@@ -26,16 +26,16 @@ class Transcoder : public Adapter {
  private:
   void dense_gradients(Context& context, const BackwardArguments& arguments);
   void sparse_gradients(Context& context, const BackwardArguments& arguments);
-  /// W_dec as the sparse ops read it: the rounded copy, or the masters themselves where nothing is rounded.
-  Tensor decoder_rows(const ParameterTensors& masters) const;
+  bool keeps_rows() const { return compute_.sparse_below > 0.0 && compute_.dtype != DType::kFloat32; }
+  /// W_dec or W_enc as the sparse ops read it: the rounded copy, or the masters themselves where nothing is rounded.
+  Tensor rows_of(const Buffer& rounded, const Tensor& masters) const;
 
   AdapterShape shape_;
   AdapterCompute compute_;
   PackedWeights encoder_;                                                 // x · W_encᵀ
   PackedWeights decoder_;                                                 // a · W_dec
-  PackedWeights decoder_backward_;                                        // cotangent · W_decᵀ
   Buffer encoder_bias_, decoder_bias_, decoder_norms_, activation_sums_;  // made by prepare, where it runs
-  Buffer decoder_rows_;                                                   // [F,D] in bf16, where both sparse and bf16
+  Buffer decoder_rows_, encoder_rows_;                                    // [F,D] in bf16, where both sparse and bf16
 };
 
 }  // namespace tadapt

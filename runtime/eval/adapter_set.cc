@@ -8,7 +8,7 @@ namespace tadapt {
 
 AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
-    auto adapter = make_adapter(bundle.type, layer.shape, {compute});
+    auto adapter = make_adapter(bundle.type, layer.shape, {.dtype = compute, .gradients = AdapterGradients::kNone});
     const DeviceView masters(context, layer.store->master(0));
     adapter->prepare(context, parameter_views(layer.store->group(0), masters.tensor()));
     adapters_.emplace(layer.layer, std::move(adapter));

@@ -31,12 +31,14 @@ void LocalLossPass::value_and_gradient(Context& context, const Leaf& leaf) {
   row_total(context, row_errors, leaf.value.rows(0, 1));
   leaf.adapter.backward(context, {.x = leaf.x,
                                   .record = record_,
+                                  .scratch = scratch_,
                                   .cotangent = output,
                                   .sparsity = static_cast<float>(leaf.loss.sparsity_scale()),
                                   .masters = leaf.masters,
                                   .gradients = parameter_views(leaf.group, leaf.gradient),
                                   .statistics = statistic_views(leaf.group, leaf.gradient),
-                                  .weighted_activations = leaf.value.rows(1, 2)});
+                                  .weighted_activations = leaf.value.rows(1, 2),
+                                  .input_gradient = Tensor()});
 }
 
 LocalLossPass::Evaluation LocalLossPass::evaluate(Context& context, const Adapter& adapter, const Tensor& x,

@@ -63,6 +63,7 @@ class LocalLossPass {
 
  private:
   FeatureRecord record_;
+  AdapterScratch scratch_;
   Buffer output_, row_errors_, active_, sums_;
 };
 

@@ -10,9 +10,6 @@
 namespace tadapt {
 namespace {
 
-/// MLPs run over this many rows at a time: their hidden values are the widest of the pass, and rows are independent.
-constexpr std::int64_t kMlpRows = 1024;
-
 Tensor view(const Buffer& bias) { return bias.bytes() == 0 ? Tensor() : bias.tensor(); }
 
 }  // namespace
@@ -27,14 +24,16 @@ Tensor Workspace::of(Slot slot, Shape shape) {
   return Tensor(buffer.data(), DType::kFloat32, shape, device_);
 }
 
-Decoder::Decoder(DecoderConfig config, DType compute, TrunkWeights trunk, SharedMlps target, SharedMlps base)
+Decoder::Decoder(DecoderConfig config, const DecoderCompute& compute, TrunkWeights trunk, SharedMlps target,
+                 SharedMlps base)
     : config_(std::move(config)),
       compute_(compute),
       trunk_(std::move(trunk)),
       target_mlps_(std::move(target)),
       base_mlps_(std::move(base)) {}
 
-Decoder Decoder::load(Context& context, FileSystem& files, const std::filesystem::path& directory, DType compute) {
+Decoder Decoder::load(Context& context, FileSystem& files, const std::filesystem::path& directory,
+                      const DecoderCompute& compute) {
   const DecoderConfig config = load_decoder_config(files, directory);
   const ModelFiles files_of_model(directory);
   const FileWeights weights(files_of_model);
@@ -43,13 +42,13 @@ Decoder Decoder::load(Context& context, FileSystem& files, const std::filesystem
 }
 
 Decoder Decoder::make_pair(Context& context, const DecoderConfig& config, const WeightSource& target,
-                           const WeightSource& base, DType compute) {
+                           const WeightSource& base, const DecoderCompute& compute) {
   return Decoder(config, compute, load_trunk(context, target, config, compute),
                  load_mlps(context, target, config, compute), load_mlps(context, base, config, compute));
 }
 
 Decoder Decoder::load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
-                           const std::filesystem::path& base, DType compute) {
+                           const std::filesystem::path& base, const DecoderCompute& compute) {
   const DecoderConfig base_config = load_decoder_config(files, base);
   require_same_mlp_shapes(base_config, load_decoder_config(files, target));
   Decoder pair = load(context, files, target, compute);
@@ -78,32 +77,41 @@ void Decoder::embed(Context& context, const TokenTensors& tokens, const Tensor& 
 
 void Decoder::add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                             const Tensor& residual) const {
+  const std::int64_t rows = residual.size(0);
+  const AttentionRecord record{.query = workspace.of(Workspace::kQuery, {rows, config_.query_width()}),
+                               .key = workspace.of(Workspace::kKey, {rows, config_.key_width()}),
+                               .value = workspace.of(Workspace::kValue, {rows, config_.key_width()}),
+                               .attended = workspace.of(Workspace::kAttended, {rows, config_.query_width()}),
+                               .log_sums = Tensor()};
+  const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
+  attention(context, workspace, layer, tokens, residual, record, out);
+  add_to(context, out, residual);
+}
+
+void Decoder::attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
+                        const Tensor& residual, const AttentionRecord& record, const Tensor& out) const {
   const AttentionWeights& weights = trunk_.layers.at(static_cast<std::size_t>(layer)).attention;
   const std::int64_t rows = residual.size(0);
   const Tensor normed = workspace.of(Workspace::kNormed, {rows, config_.width});
-  const Tensor query = workspace.of(Workspace::kQuery, {rows, config_.query_width()});
-  const Tensor key = workspace.of(Workspace::kKey, {rows, config_.key_width()});
-  const Tensor value = workspace.of(Workspace::kValue, {rows, config_.key_width()});
   rms_norm(context, residual, weights.norm.tensor(), static_cast<float>(config_.norm_epsilon), normed);
-  matmul(context, normed, weights.query, view(weights.query_bias), Epilogue::kNone, query);
-  matmul(context, normed, weights.key, view(weights.key_bias), Epilogue::kNone, key);
-  matmul(context, normed, weights.value, view(weights.value_bias), Epilogue::kNone, value);
+  matmul(context, normed, weights.query, view(weights.query_bias), Epilogue::kNone, record.query);
+  matmul(context, normed, weights.key, view(weights.key_bias), Epilogue::kNone, record.key);
+  matmul(context, normed, weights.value, view(weights.value_bias), Epilogue::kNone, record.value);
+  const AttentionInput heads = attention_input(record, tokens);
+  rope(context, heads.query, tokens.positions, config_.rope_theta);
+  rope(context, heads.key, tokens.positions, config_.rope_theta);
+  causal_attention(context, heads, record.attended.reshaped(heads.query.shape()), record.log_sums);
+  matmul(context, record.attended, weights.out, Tensor(), Epilogue::kNone, out);
+}
 
-  const Shape query_heads{rows, config_.heads, config_.head_width};
+AttentionInput Decoder::attention_input(const AttentionRecord& record, const TokenTensors& tokens) const {
+  const std::int64_t rows = record.query.size(0);
   const Shape key_heads{rows, config_.kv_heads, config_.head_width};
-  rope(context, query.reshaped(query_heads), tokens.positions, config_.rope_theta);
-  rope(context, key.reshaped(key_heads), tokens.positions, config_.rope_theta);
-  const Tensor attended = workspace.of(Workspace::kAttended, {rows, config_.query_width()});
-  causal_attention(context,
-                   {.query = query.reshaped(query_heads),
-                    .key = key.reshaped(key_heads),
-                    .value = value.reshaped(key_heads),
-                    .offsets = tokens.offsets,
-                    .compute = compute_},
-                   attended.reshaped(query_heads));
-  const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
-  matmul(context, attended, weights.out, Tensor(), Epilogue::kNone, out);
-  add_to(context, out, residual);
+  return {.query = record.query.reshaped({rows, config_.heads, config_.head_width}),
+          .key = record.key.reshaped(key_heads),
+          .value = record.value.reshaped(key_heads),
+          .offsets = tokens.offsets,
+          .compute = compute_.dtype};
 }
 
 void Decoder::mlp_input(Context& context, int layer, const Tensor& residual, const Tensor& mlp_in) const {
@@ -112,19 +120,26 @@ void Decoder::mlp_input(Context& context, int layer, const Tensor& residual, con
 }
 
 void Decoder::mlp(Context& context, Workspace& workspace, int layer, MlpSource source, const Tensor& mlp_in,
-                  const Tensor& mlp_out) const {
-  const SharedMlps& mlps = source == MlpSource::kTarget ? target_mlps_ : base_mlps_;
-  const MlpWeights& weights = *mlps.at(static_cast<std::size_t>(layer));
+                  const Tensor& mlp_out, const MlpRecord& record) const {
+  const MlpWeights& weights = mlp_weights(layer, source);
   for (std::int64_t begin = 0; begin < mlp_in.size(0); begin += kMlpRows) {
     const std::int64_t end = std::min(begin + kMlpRows, mlp_in.size(0));
     const Tensor x = mlp_in.rows(begin, end);
-    const Tensor gate = workspace.of(Workspace::kGate, {end - begin, config_.mlp_width});
-    const Tensor up = workspace.of(Workspace::kUp, {end - begin, config_.mlp_width});
+    const Shape shape{end - begin, config_.mlp_width};
+    const bool kept = !record.gate.empty();
+    const Tensor gate = kept ? record.gate.rows(begin, end) : workspace.of(Workspace::kGate, shape);
+    const Tensor up = kept ? record.up.rows(begin, end) : workspace.of(Workspace::kUp, shape);
+    const Tensor hidden = kept ? workspace.of(Workspace::kHidden, shape) : gate;
     matmul(context, x, weights.gate, Tensor(), Epilogue::kNone, gate);
     matmul(context, x, weights.up, Tensor(), Epilogue::kNone, up);
-    swiglu(context, gate, up, gate);
-    matmul(context, gate, weights.down, Tensor(), Epilogue::kNone, mlp_out.rows(begin, end));
+    swiglu(context, gate, up, hidden);
+    matmul(context, hidden, weights.down, Tensor(), Epilogue::kNone, mlp_out.rows(begin, end));
   }
+}
+
+const MlpWeights& Decoder::mlp_weights(int layer, MlpSource source) const {
+  const SharedMlps& mlps = source == MlpSource::kTarget ? target_mlps_ : base_mlps_;
+  return *mlps.at(static_cast<std::size_t>(layer));
 }
 
 void Decoder::final_norm(Context& context, const Tensor& residual, const Tensor& final_norm) const {

@@ -4,6 +4,8 @@
 #include <array>
 #include <filesystem>
 
+#include "kernels/attention.h"
+#include "kernels/core/linearisation.h"
 #include "runtime/model/decoder_weights.h"
 #include "runtime/model/token_tensors.h"
 
@@ -17,7 +19,26 @@ class Workspace {
  public:
   explicit Workspace(Device device) : device_(device) {}
 
-  enum Slot { kResidual, kNormed, kQuery, kKey, kValue, kAttended, kAttentionOut, kGate, kUp, kMlpOut, kSlots };
+  enum Slot {
+    kResidual,
+    kNormed,
+    kQuery,
+    kKey,
+    kValue,
+    kAttended,
+    kAttentionOut,
+    kGate,
+    kUp,
+    kHidden,
+    kMlpOut,
+    kQueryCotangent,
+    kKeyCotangent,
+    kValueCotangent,
+    kAttendedCotangent,
+    kNormedCotangent,
+    kPartialCotangent,
+    kSlots
+  };
 
   /// float32 memory of this shape; what the slot held before is lost.
   Tensor of(Slot slot, Shape shape);
@@ -25,6 +46,34 @@ class Workspace {
  private:
   Device device_;
   std::array<Buffer, kSlots> buffers_;
+};
+
+/// What a layer's attention leaves for its backward, [T, …] float32.
+struct AttentionRecord {
+  Tensor query, key, value;  ///< [T, H·h], [T, Kv·h] twice: rotated, as attention reads them
+  Tensor attended;           ///< [T, H·h]
+  Tensor log_sums;           ///< [T, H]; Tensor{}: no backward will come
+};
+
+/// The hidden values of an MLP, [T, d_ff] float32 each; both Tensor{} where backward is to compute them again.
+struct MlpRecord {
+  Tensor gate, up;
+};
+
+/// Where a backward through attention runs, and on what.
+struct AttentionPlace {
+  int layer;
+  const TokenTensors& tokens;
+  const Tensor& residual;  ///< [T, D], entering the layer
+  const AttentionRecord& record;
+};
+
+/// Where a backward through an MLP runs, and on what.
+struct MlpPlace {
+  int layer;
+  MlpSource source;
+  const Tensor& mlp_in;  ///< [T, D]
+  const MlpRecord& record;
 };
 
 /// Frozen weights, each tensor held once however many splices use it. Immutable after loading: one decoder may serve
@@ -35,39 +84,67 @@ class Workspace {
 class Decoder {
  public:
   /// A model alone: both MLP sources are its own.
-  static Decoder load(Context& context, FileSystem& files, const std::filesystem::path& directory, DType compute);
+  static Decoder load(Context& context, FileSystem& files, const std::filesystem::path& directory,
+                      const DecoderCompute& compute);
   /// The target with a second set of MLPs, the base's; both have the same L, D and d_ff (else ConfigError).
   static Decoder load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
-                           const std::filesystem::path& base, DType compute);
+                           const std::filesystem::path& base, const DecoderCompute& compute);
   /// The same from any sources of one shape.
   static Decoder make_pair(Context& context, const DecoderConfig& config, const WeightSource& target,
-                           const WeightSource& base, DType compute);
+                           const WeightSource& base, const DecoderCompute& compute);
   /// The base model alone, sharing the base MLPs that this pair already holds; `base` as given to load_pair.
   Decoder load_base(Context& context, FileSystem& files, const std::filesystem::path& base) const;
 
   const DecoderConfig& config() const { return config_; }
-  DType compute() const { return compute_; }
+  DType compute() const { return compute_.dtype; }
 
   /// residual [T, D] = the tokens' embeddings. DataError naming id and position when an id is outside the vocabulary.
   void embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const;
   /// residual [T, D] += attention(norm(residual))
   void add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                      const Tensor& residual) const;
+  /// out [T, D] = attention(norm(residual)); must not overlap it. Fills the record.
+  void attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens, const Tensor& residual,
+                 const AttentionRecord& record, const Tensor& out) const;
   /// mlp_in [T, D] = what the layer's MLP reads: the target's norm of the residual after attention
   void mlp_input(Context& context, int layer, const Tensor& residual, const Tensor& mlp_in) const;
-  /// mlp_out [T, D] = the MLP of mlp_in; must not overlap it
+  /// mlp_out [T, D] = the MLP of mlp_in; must not overlap it. Fills the record, if there is one.
   void mlp(Context& context, Workspace& workspace, int layer, MlpSource source, const Tensor& mlp_in,
-           const Tensor& mlp_out) const;
+           const Tensor& mlp_out, const MlpRecord& record = {}) const;
   /// final_norm [R, D] = the final norm of rows of the last residual state
   void final_norm(Context& context, const Tensor& residual, const Tensor& final_norm) const;
   /// logits [R, V] = head · final_norm
   void logits(Context& context, const Tensor& final_norm, const Tensor& logits) const;
 
+  // The same pieces backwards, for decoders loaded for both directions: gradients of a loss with respect to what each
+  // piece read, the weights being constants. Rows are as independent as they are forwards.
+
+  /// cotangent [T, D] += dL/dresidual of attention(norm(residual)), whose own cotangent is what `cotangent` holds: that
+  /// of the state after attention becomes that of the state before. The record is read only.
+  void add_attention_cotangent(Context& context, Workspace& workspace, const AttentionPlace& place,
+                               Linearisation linearisation, const Tensor& cotangent) const;
+  /// gradient [T, D] = dL/dmlp_in, from `cotangent` [T, D] = dL/dmlp_out. Uses up the record's numbers; computes them
+  /// again where there is none.
+  void mlp_backward(Context& context, Workspace& workspace, const MlpPlace& place, Linearisation linearisation,
+                    const Tensor& cotangent, const Tensor& gradient) const;
+  /// cotangent [T, D] += dL/dresidual of mlp_input, from mlp_in_cotangent [T, D]
+  void add_mlp_input_cotangent(Context& context, int layer, const Tensor& residual, Linearisation linearisation,
+                               const Tensor& mlp_in_cotangent, const Tensor& cotangent) const;
+  /// cotangent [R, D] += dL/dresidual of logits(final_norm(residual)), from logits_cotangent [R, V]
+  void add_logits_cotangent(Context& context, Workspace& workspace, const Tensor& residual, Linearisation linearisation,
+                            const Tensor& logits_cotangent, const Tensor& cotangent) const;
+
  private:
-  Decoder(DecoderConfig config, DType compute, TrunkWeights trunk, SharedMlps target, SharedMlps base);
+  /// MLPs run over this many rows at a time: their hidden values are the widest of the pass, and rows are independent.
+  static constexpr std::int64_t kMlpRows = 1024;
+
+  Decoder(DecoderConfig config, const DecoderCompute& compute, TrunkWeights trunk, SharedMlps target, SharedMlps base);
+
+  AttentionInput attention_input(const AttentionRecord& record, const TokenTensors& tokens) const;
+  const MlpWeights& mlp_weights(int layer, MlpSource source) const;
 
   DecoderConfig config_;
-  DType compute_;
+  DecoderCompute compute_;
   TrunkWeights trunk_;
   SharedMlps target_mlps_, base_mlps_;
 };

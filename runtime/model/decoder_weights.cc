@@ -9,13 +9,13 @@ namespace {
 /// Tensors of one source in the forms that a decoder keeps.
 class Loader {
  public:
-  Loader(Context& context, const WeightSource& source, DType compute)
+  Loader(Context& context, const WeightSource& source, const DecoderCompute& compute)
       : context_(context), source_(source), compute_(compute) {}
 
   PackedWeights product(const std::string& name, std::int64_t outputs, std::int64_t inputs) const {
     PackedWeights packed;
     source_.read(context_, name, {outputs, inputs}, [&](const Tensor& numbers) {
-      packed = pack_weights(context_, numbers, Layout::kOutputInput, compute_);
+      packed = pack_weights(context_, numbers, Layout::kOutputInput, compute_.dtype, compute_.directions);
       synchronize(context_);
     });
     return packed;
@@ -41,7 +41,7 @@ class Loader {
  private:
   Context& context_;
   const WeightSource& source_;
-  DType compute_;
+  DecoderCompute compute_;
 };
 
 Buffer optional_bias(const Loader& load, std::string_view pattern, int layer, std::int64_t size) {
@@ -63,7 +63,8 @@ AttentionWeights load_attention(const Loader& load, const DecoderConfig& config,
 
 }  // namespace
 
-TrunkWeights load_trunk(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute) {
+TrunkWeights load_trunk(Context& context, const WeightSource& source, const DecoderConfig& config,
+                        const DecoderCompute& compute) {
   const Loader load(context, source, compute);
   const TensorNames& names = config.architecture->names;
   TrunkWeights trunk;
@@ -78,7 +79,8 @@ TrunkWeights load_trunk(Context& context, const WeightSource& source, const Deco
   return trunk;
 }
 
-SharedMlps load_mlps(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute) {
+SharedMlps load_mlps(Context& context, const WeightSource& source, const DecoderConfig& config,
+                     const DecoderCompute& compute) {
   const Loader load(context, source, compute);
   const TensorNames& names = config.architecture->names;
   SharedMlps mlps;

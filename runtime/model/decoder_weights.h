@@ -10,6 +10,14 @@
 
 namespace tadapt {
 
+/// How a decoder computes: operands of its products, and whether its backward will run too.
+struct DecoderCompute {
+  // NOLINTNEXTLINE(google-explicit-constructor): a type alone says enough
+  DecoderCompute(DType products, Directions asked = Directions::kForward) : dtype(products), directions(asked) {}
+  DType dtype;
+  Directions directions;
+};
+
 struct MlpWeights {
   PackedWeights gate, up, down;
 };
@@ -35,9 +43,10 @@ struct TrunkWeights {
 
 using SharedMlps = std::vector<std::shared_ptr<const MlpWeights>>;  ///< one a layer
 
-/// Both read every tensor once and throw what the source throws. `compute`: as
-/// pack_weights.
-TrunkWeights load_trunk(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute);
-SharedMlps load_mlps(Context& context, const WeightSource& source, const DecoderConfig& config, DType compute);
+/// Both read every tensor once and throw what the source throws.
+TrunkWeights load_trunk(Context& context, const WeightSource& source, const DecoderConfig& config,
+                        const DecoderCompute& compute);
+SharedMlps load_mlps(Context& context, const WeightSource& source, const DecoderConfig& config,
+                     const DecoderCompute& compute);
 
 }  // namespace tadapt

@@ -140,13 +140,15 @@ void add_products(std::vector<OpCase>& cases, std::int64_t t, std::int64_t k, st
                          const Shape shape = layout == Layout::kOutputInput ? Shape{n, k} : Shape{k, n};
                          return operands(uniform(DType::kFloat32, {t, k}, 1), uniform(DType::kFloat32, shape, 2),
                                          uniform(DType::kFloat32, {n}, 3), room(DType::kFloat32, {t, n}),
-                                         room(DType::kFloat32, {t, n}));
+                                         room(DType::kFloat32, {t, n}), uniform(DType::kFloat32, {t, n}, 4),
+                                         room(DType::kFloat32, {t, k}));
                        },
                        [=](Context& c, Mirror& at, const Operands& o) {
-                         PackedWeights packed = pack_weights(c, at(o[1]), layout, compute);
+                         PackedWeights packed = pack_weights(c, at(o[1]), layout, compute, Directions::kBoth);
                          repack_weights(c, at(o[1]), packed);
                          matmul(c, at(o[0]), packed, at(o[2]), Epilogue::kRelu, at(o[3]));
                          matmul(c, at(o[0]), packed, Tensor(), Epilogue::kNone, at(o[4]));
+                         matmul_backward(c, at(o[5]), packed, at(o[6]));
                        },
                        kSums});
     }

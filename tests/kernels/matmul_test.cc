@@ -112,8 +112,8 @@ TEST(Matmul, NoRowsIsFine) {
          Tensor(nullptr, DType::kFloat32, {0, 4}));
 }
 
-// ⟨dy, x · Wᵀ⟩ changes by dx = dy · W, which is a product with the same memory under the other layout. Dyadic: exact.
-TEST(Matmul, TheOtherLayoutGivesTheInputGradient) {
+// ⟨dy, x · Wᵀ⟩ changes by dx = dy · W. Dyadic: exact.
+TEST(Matmul, BackwardIsTheProductWithTheSameWeightsTheOtherWay) {
   const auto dyadic = [](Shape shape, std::uint64_t sample) {
     Buffer buffer = uniform(DType::kFloat32, shape, sample, -8, 8);
     for (float& number : buffer.span<float>()) number = std::round(number);
@@ -126,9 +126,10 @@ TEST(Matmul, TheOtherLayoutGivesTheInputGradient) {
         const bool by_output = layout == Layout::kOutputInput;
         const Buffer w = dyadic(by_output ? Shape{n, k} : Shape{k, n}, 1), dy = dyadic({t, n}, 2);
         const Buffer dx(Device::kCpu, DType::kFloat32, {t, k});
-        const Layout other = by_output ? Layout::kInputOutput : Layout::kOutputInput;
-        matmul(context, dy.tensor(), pack_weights(context, w.tensor(), other, compute), {}, Epilogue::kNone,
-               dx.tensor());
+        PackedWeights packed =
+            pack_weights(context, dyadic(w.tensor().shape(), 3).tensor(), layout, compute, Directions::kBoth);
+        repack_weights(context, w.tensor(), packed);
+        matmul_backward(context, dy.tensor(), packed, dx.tensor());
         for (std::int64_t i = 0; i < t * k; ++i) {
           double truth = 0;
           for (std::int64_t j = 0; j < n; ++j)
@@ -315,6 +316,7 @@ TEST(Matmul, WrongShapesAreRefusedByName) {
   refused(
       [&] { pack_weights(context, Tensor(nullptr, DType::kFloat32, {0, 3}), Layout::kOutputInput, DType::kFloat32); },
       "empty");
+  refused([&] { matmul_backward(context, x.tensor(), packed, x.tensor()); }, "both directions");
   refused([&] { repack_weights(context, x.tensor(), packed); }, "repack_weights: weights");
   const Buffer half = uniform(DType::kFloat16, {4, 3}, 1);
   refused([&] { repack_weights(context, half.tensor(), packed); }, "packed from float32");
