@@ -77,7 +77,7 @@ void Decoder::embed(Context& context, const TokenTensors& tokens, const Tensor& 
 }
 
 void Decoder::add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
-                            const Tensor& residual) const {
+                            const Tensor& residual, const CachedBatch* cached) const {
   const AttentionWeights& weights = trunk_.layers.at(static_cast<std::size_t>(layer)).attention;
   const std::int64_t rows = residual.size(0);
   const Tensor normed = workspace.of(Workspace::kNormed, {rows, config_.width});
@@ -93,14 +93,21 @@ void Decoder::add_attention(Context& context, Workspace& workspace, int layer, c
   const Shape key_heads{rows, config_.kv_heads, config_.head_width};
   rope(context, query.reshaped(query_heads), tokens.positions, config_.rope_theta);
   rope(context, key.reshaped(key_heads), tokens.positions, config_.rope_theta);
+  if (cached != nullptr)
+    store_in_cache(context, key.reshaped(key_heads), value.reshaped(key_heads), cached->slots,
+                   cached->cache.layer(layer));
   const Tensor attended = workspace.of(Workspace::kAttended, {rows, config_.query_width()});
-  causal_attention(context,
-                   {.query = query.reshaped(query_heads),
-                    .key = key.reshaped(key_heads),
-                    .value = value.reshaped(key_heads),
-                    .offsets = tokens.offsets,
-                    .compute = compute_},
-                   attended.reshaped(query_heads));
+  if (cached != nullptr && !cached->tables.empty())
+    cached_attention(context, {query.reshaped(query_heads), tokens.positions, cached->tables},
+                     cached->cache.layer(layer), attended.reshaped(query_heads));
+  else
+    causal_attention(context,
+                     {.query = query.reshaped(query_heads),
+                      .key = key.reshaped(key_heads),
+                      .value = value.reshaped(key_heads),
+                      .offsets = tokens.offsets,
+                      .compute = compute_},
+                     attended.reshaped(query_heads));
   const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
   matmul(context, attended, weights.out, Tensor(), Epilogue::kNone, out);
   add_to(context, out, residual);

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "runtime/model/decoder_weights.h"
+#include "runtime/model/key_value_cache.h"
 #include "runtime/model/token_tensors.h"
 
 namespace tadapt {
@@ -50,9 +51,10 @@ class Decoder {
 
   /// residual [T, D] = the tokens' embeddings. DataError naming id and position when an id is outside the vocabulary.
   void embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const;
-  /// residual [T, D] += attention(norm(residual))
+  /// residual [T, D] += attention(norm(residual)); with `cached` the tokens' keys and values are kept there, and its
+  /// tables say what they attend to. On the CPU with a float32 cache a token's row has the same bits either way.
   void add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
-                     const Tensor& residual) const;
+                     const Tensor& residual, const CachedBatch* cached = nullptr) const;
   /// mlp_in [T, D] = what the layer's MLP reads: the target's norm of the residual after attention
   void mlp_input(Context& context, int layer, const Tensor& residual, const Tensor& mlp_in) const;
   /// mlp_out [T, D] = the MLP of mlp_in; must not overlap it
