@@ -15,8 +15,8 @@ struct GenerationOptions {
   SamplingRule rule{.temperature = 0.7f, .top_p = 1.0};
   std::int64_t max_new_tokens = 32768;
   std::uint64_t seed = 0;
-  std::vector<std::int32_t> stop_tokens;  ///< any of them ends a response and is not part of it
-  std::int64_t batch_sequences = 128;     ///< side by side, at most
+  std::vector<std::int32_t> stop_tokens = {};  ///< any of them ends a response and is not part of it
+  std::int64_t batch_sequences = 128;          ///< side by side, at most
   /// For keys and values of earlier tokens; in any case room for one sequence of full length.
   std::int64_t cache_bytes = std::int64_t{2} << 30;
   std::int64_t prefill_tokens = 4096;  ///< of prompts in one pass, about
