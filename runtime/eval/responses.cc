@@ -217,7 +217,8 @@ std::vector<Response> sample_responses(const ResponseJob& job, const RunEnvironm
   std::vector<GenerationRequest> requests;
   for (const auto& [prompt, sample] : keys)
     requests.push_back({.prompt = job.prompts[static_cast<std::size_t>(prompt)].ids,
-                        .sample = static_cast<std::uint64_t>(sample) << 32 | static_cast<std::uint64_t>(prompt)});
+                        .sample = static_cast<std::uint64_t>(sample) << 32 | static_cast<std::uint64_t>(prompt),
+                        .name = fmt::format("sample {} of prompt {}", sample, prompt)});
   Rounds rounds(job, environment, static_cast<std::int64_t>(journal.found().size()));
   GenerationListener listener{.token = {},
                               .done =

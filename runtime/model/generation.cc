@@ -74,8 +74,8 @@ class Generation {
       const auto prompt = static_cast<std::int64_t>(requests_[i].prompt.size());
       require_shape(prompt > 0, "generation: request {} has an empty prompt", i);
       if (prompt >= config().max_positions)
-        throw ConfigError("generation: request {}: a prompt of {} tokens, the model has {} positions ({})", i, prompt,
-                          config().max_positions, config().file.string());
+        throw ConfigError("generation: {}: {} tokens leave no room for a response: the model has {} positions ({})",
+                          request_name(i), prompt, config().max_positions, config().file.string());
       longest = std::max(longest, std::min(prompt + options_.max_new_tokens, config().max_positions));
     }
     const std::int64_t fitting = options_.cache_bytes / KeyValueCache::bytes_per_page(config(), cache_type());
@@ -84,6 +84,11 @@ class Generation {
     constexpr std::int64_t kMostPages = (std::int64_t{1} << 31) / kPageTokens - 1;
     return std::clamp(std::min(fitting, kMostPages), pages_for(longest), std::max(useful, pages_for(longest))) +
            (pads() ? 1 : 0);
+  }
+
+  std::string request_name(std::size_t request) const {
+    const std::string& name = requests_[request].name;
+    return name.empty() ? fmt::format("request {}", request) : name;
   }
 
   void release(Sequence& sequence) {
@@ -215,7 +220,7 @@ class Generation {
   void take_token(Sequence& sequence, std::int32_t token) {
     const std::vector<std::int32_t>& prompt = requests_[sequence.request].prompt;
     if (token < 0)
-      throw NonFiniteError("generation: request {}: logits of position {} are not finite", sequence.request,
+      throw NonFiniteError("generation: {}: logits of position {} are not finite", request_name(sequence.request),
                            sequence.ids.size());
     if (std::ranges::find(options_.stop_tokens, token) != options_.stop_tokens.end())
       return finish(sequence, StopReason::kStopToken);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/sampling.h"
@@ -25,6 +26,7 @@ struct GenerationOptions {
 struct GenerationRequest {
   std::vector<std::int32_t> prompt;  ///< at least one token
   std::uint64_t sample = 0;          ///< number of the stream of draws, below 2^48
+  std::string name = {};             ///< for messages; else its number
 };
 
 enum class StopReason { kStopToken, kNewTokens, kPositions };
@@ -58,8 +60,8 @@ struct GenerationListener {
 /// of batch or cache size. On a GPU, whose library chooses its product by the number of rows, passes are padded to
 /// batch_sequences rows and prompts run one by one: there it depends on batch_sequences too, and on nothing else.
 ///
-/// ConfigError naming the request when its prompt leaves no position for a response; NonFiniteError naming request and
-/// position when logits are not finite.
+/// ConfigError naming request and both numbers when its prompt leaves no position for a response; NonFiniteError naming
+/// request and position when logits are not finite.
 void generate(Context& context, const GenerationModel& model, std::span<const GenerationRequest> requests,
               const GenerationOptions& options, const GenerationListener& listener);
 

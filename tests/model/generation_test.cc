@@ -216,7 +216,8 @@ TEST_P(GenerationTest, EndsAtStopTokensAndAtTheLastPosition) {
 
 TEST_P(GenerationTest, WhatCannotBeIsNamed) {
   const std::vector<GenerationRequest> too_long{{{1}, 0}, {random_ids(kPositions, 50, 1), 0}};
-  EXPECT_ERROR(respond(too_long, {}), ConfigError, HasSubstr("request 1: a prompt of 150 tokens, the model has 150"));
+  EXPECT_ERROR(respond(too_long, {}), ConfigError,
+               HasSubstr("request 1: 150 tokens leave no room for a response: the model has 150"));
   EXPECT_ERROR(respond(requests(1), {.max_new_tokens = 0}), ConfigError, HasSubstr("0 new tokens"));
   const std::vector<GenerationRequest> empty{{{}, 0}};
   EXPECT_ERROR(respond(empty, {}), ShapeError, HasSubstr("empty prompt"));
