@@ -1,6 +1,4 @@
 // `tadapt-dist generate`: what a model writes to prompts.
-#include <unistd.h>
-
 #include <cstdio>
 
 #include "launcher/artifact.h"
@@ -20,11 +18,14 @@ namespace po = boost::program_options;
 
 CommandSyntax syntax() {
   CommandSyntax syntax{
-      .usage = "generate [PATH] [--model adapter|base|hybrid|target] (--prompt TEXT… | --prompts FILE) [--out FILE]",
+      .usage =
+          "generate [PATH] [--model adapter|base|hybrid|target] (--prompt TEXT… | --prompts FILE) [--out FILE | "
+          "--stream]",
       .about =
-          "Responses to prompts, as JSON lines in the prompts' order; one prompt on a terminal is answered as plain\n"
-          "text while it is written. PATH is a run, checkpoint or export; a run knows its models, for others a\n"
-          "configuration or flags name them. Ranks share the prompts; the output is the same for any number of them.",
+          "Responses to prompts, as JSON lines in the prompts' order. PATH is a run, checkpoint or export; a run "
+          "knows\n"
+          "its models, for others a configuration or flags name them. Ranks share the prompts; the output is the same\n"
+          "for any number of them.",
       .operands = {},
       .optional_operands = {"PATH"}};
   add_asking_flags(syntax.flags);
@@ -34,6 +35,7 @@ CommandSyntax syntax() {
   add("prompt", po::value<std::vector<std::string>>()->value_name("TEXT")->composing(), "a prompt; may be repeated");
   add("prompts", po::value<std::string>()->value_name("FILE"), "JSONL with \"prompt\" or \"question\"");
   add("out", po::value<std::string>()->value_name("FILE"), "where the lines go; else standard output");
+  add("stream", "plain text instead, while it is written; for one prompt and one sample");
   return syntax;
 }
 
@@ -59,15 +61,24 @@ std::vector<Question> questions_of(const ParsedArguments& arguments, const Proce
   std::vector<Question> questions;
   for (const std::string& text : arguments["prompt"].as<std::vector<std::string>>()) {
     if (text.empty()) throw ConfigError("generate: --prompt is given, but empty");
-    questions.push_back({.question = text, .answer = {}});
+    questions.push_back(
+        {.question = text, .answer = {}, .place = fmt::format("--prompt number {}", questions.size() + 1)});
   }
   return questions;
 }
 
+bool streams(const ParsedArguments& arguments, std::size_t prompts, std::int64_t samples) {
+  if (arguments.count("stream") == 0) return false;
+  if (prompts != 1 || samples != 1 || arguments.count("out") > 0)
+    throw ConfigError("--stream: expected one prompt, one sample and no --out, found {} prompts, {} samples{}", prompts,
+                      samples, arguments.count("out") > 0 ? " and --out" : "");
+  return true;
+}
+
 /// Bytes of tokens on standard output as they come, whole characters only.
-class TerminalStream {
+class TextStream {
  public:
-  explicit TerminalStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
   void add(std::int32_t token) {
     bytes_ += tokenizer_.token_bytes(token);
@@ -110,6 +121,7 @@ int generate_command(const Words& words, const Process& process) {
   GenerationOptions generation = generation_options(*arguments);
   const std::int64_t samples = samples_of(*arguments);
   const std::vector<Question> questions = questions_of(*arguments, process);
+  const bool is_streamed = streams(*arguments, questions.size(), samples);
   const fs::path out =
       arguments->count("out") > 0 ? process.current_directory / text_of(*arguments, "out") : fs::path();
 
@@ -123,6 +135,8 @@ int generate_command(const Words& words, const Process& process) {
   agree(environment.world, [&] {
     tokenizer = Tokenizer::load(environment.files, directory);
     prompts = make_prompts(questions, options.corpus.format, *tokenizer);
+    require_room(prompts, load_decoder_config(environment.files,
+                                              kind == ModelKind::kBase ? options.model.base : options.model.target));
     generation.stop_tokens = stop_tokens(environment.files, directory, *tokenizer);
   });
   ModelSet models(options, asked.adapters, {kind}, environment);
@@ -137,12 +151,14 @@ int generate_command(const Words& words, const Process& process) {
                   .file = out,
                   .progress_seconds = options.log.every_seconds,
                   .stream = {}};
-  const bool streams = out.empty() && prompts.size() == 1 && samples == 1 && ::isatty(STDOUT_FILENO) == 1;
-  TerminalStream terminal(*tokenizer);
-  if (streams) job.stream = [&](std::int32_t token) { terminal.add(token); };
+  TextStream text(*tokenizer);
+  if (is_streamed) {
+    job.stream = [&](std::int32_t token) { text.add(token); };
+    environment.print = [](const std::string&) {};  // progress would stand in the middle of the text
+  }
   const std::vector<Response> responses = sample_responses(job, environment);
-  if (streams && process.session.rank() == 0) terminal.finish();
-  if (!streams && out.empty()) process.print(response_lines(job, responses));
+  if (is_streamed && process.session.rank() == 0) text.finish();
+  if (!is_streamed && out.empty()) process.print(response_lines(job, responses));
   return static_cast<int>(ExitCode::kDone);
 }
 

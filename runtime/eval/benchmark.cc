@@ -30,7 +30,7 @@ GradedResponse grade(const ResponseJob& job, const Response& response, const std
 
 std::string fingerprint(const std::vector<Question>& questions) {
   std::string text;
-  for (const auto& [question, answer] : questions) text += question + '\0' + answer + '\0';
+  for (const Question& question : questions) text += question.question + '\0' + question.answer + '\0';
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
@@ -60,10 +60,14 @@ Benchmark run_benchmark(const BenchmarkRequest& request, const RunEnvironment& e
     tokenizer = Tokenizer::load(environment.files, options.model.target);
     prompts = make_prompts(questions, options.corpus.format, *tokenizer);
     generation.stop_tokens = stop_tokens(environment.files, options.model.target, *tokenizer);
-    base_refusal = base_row_refusal(load_decoder_config(environment.files, options.model.base),
-                                    load_decoder_config(environment.files, options.model.target))
-                       .value_or("");
-    if (base_refusal.empty()) kinds.push_back(ModelKind::kBase);
+    const DecoderConfig base = load_decoder_config(environment.files, options.model.base),
+                        target = load_decoder_config(environment.files, options.model.target);
+    require_room(prompts, target);
+    base_refusal = base_row_refusal(base, target).value_or("");
+    if (base_refusal.empty()) {
+      require_room(prompts, base);
+      kinds.push_back(ModelKind::kBase);
+    }
     kinds.push_back(ModelKind::kHybrid);
     if (!request.adapters.empty()) kinds.push_back(ModelKind::kAdapter);
     kinds.push_back(ModelKind::kTarget);

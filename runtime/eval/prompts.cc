@@ -41,7 +41,7 @@ std::vector<Question> load_questions(FileSystem& files, const std::filesystem::p
     const nlohmann::json document = parse_json(line.text, place);
     const JsonField root(document, place);
     const bool is_prompt = answers == Answers::kIgnored && root["prompt"].present();
-    Question question{.question = root[is_prompt ? "prompt" : "question"].string(), .answer = {}};
+    Question question{.question = root[is_prompt ? "prompt" : "question"].string(), .answer = {}, .place = place};
     if (question.question.empty()) throw DataError("{}: an empty question", place);
     if (answers == Answers::kNeeded) {
       question.answer = root["answer"].string();
@@ -60,9 +60,18 @@ std::vector<Prompt> make_prompts(const std::vector<Question>& questions, ChatFor
     const std::string text = renderer.prompt({{Role::kUser, question.question}});
     prompts.push_back({.question = question.question,
                        .opening = format == ChatFormat::kDeepseek ? "<think>\n" : "",
-                       .ids = tokenizer.encode(text)});
+                       .ids = tokenizer.encode(text),
+                       .place = question.place});
   }
   return prompts;
+}
+
+void require_room(const std::vector<Prompt>& prompts, const DecoderConfig& config) {
+  for (const Prompt& prompt : prompts) {
+    if (static_cast<std::int64_t>(prompt.ids.size()) < config.max_positions) continue;
+    throw DataError("{}: a prompt of {} tokens leaves no room for a response: the model has {} positions ({})",
+                    prompt.place, prompt.ids.size(), config.max_positions, config.file.string());
+  }
 }
 
 std::vector<std::int32_t> stop_tokens(FileSystem& files, const std::filesystem::path& directory,

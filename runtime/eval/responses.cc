@@ -216,9 +216,10 @@ std::vector<Response> sample_responses(const ResponseJob& job, const RunEnvironm
   const std::vector<Key> keys = keys_of_rank(job, journal.found(), environment.world);
   std::vector<GenerationRequest> requests;
   for (const auto& [prompt, sample] : keys)
-    requests.push_back({.prompt = job.prompts[static_cast<std::size_t>(prompt)].ids,
-                        .sample = static_cast<std::uint64_t>(sample) << 32 | static_cast<std::uint64_t>(prompt),
-                        .name = fmt::format("sample {} of prompt {}", sample, prompt)});
+    requests.push_back(
+        {.prompt = job.prompts[static_cast<std::size_t>(prompt)].ids,
+         .sample = static_cast<std::uint64_t>(sample) << 32 | static_cast<std::uint64_t>(prompt),
+         .name = fmt::format("{}: sample {}", job.prompts[static_cast<std::size_t>(prompt)].place, sample)});
   Rounds rounds(job, environment, static_cast<std::int64_t>(journal.found().size()));
   GenerationListener listener{.token = {},
                               .done =

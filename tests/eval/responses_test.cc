@@ -13,6 +13,7 @@ namespace tadapt {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 class Responses : public ::testing::Test {
@@ -140,6 +141,15 @@ TEST_F(Responses, QuestionsAndStopTokensAreChecked) {
   EXPECT_ERROR(questions("{\"question\": \"b\"}\n", Answers::kNeeded), DataError, HasSubstr("line 1: answer"));
   EXPECT_ERROR(questions("{\"question\": \"\"}\n", Answers::kIgnored), DataError, HasSubstr("empty question"));
   EXPECT_ERROR(questions("{\"question\": 3}\n", Answers::kIgnored), DataError, HasSubstr("question"));
+  const DecoderConfig config = load_decoder_config(files_, toy_ / "target");
+  std::string long_question;
+  for (int i = 0; i < 1200; ++i) long_question += "one ";
+  const std::vector<Question> two =
+      questions(("{\"prompt\": \"a\"}\n\n{\"prompt\": \"" + long_question + "\"}\n").c_str(), Answers::kIgnored);
+  const std::vector<Prompt> prompts = make_prompts(two, ChatFormat::kDeepseek, tokenizer_);
+  EXPECT_ERROR(require_room(prompts, config), DataError,
+               ContainsRegex("q.jsonl: line 3: a prompt of [0-9]* tokens leaves no room.*1024 positions"));
+  require_room({prompts.front()}, config);
   EXPECT_EQ(stop_tokens(files_, toy_ / "target", tokenizer_), std::vector<std::int32_t>{419});
   write_atomically(files_, folder_ / "generation_config.json", "{\"eos_token_id\": [7, 3]}");
   EXPECT_EQ(stop_tokens(files_, folder_.path(), tokenizer_), (std::vector<std::int32_t>{3, 7, 419}));

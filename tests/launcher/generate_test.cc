@@ -40,6 +40,10 @@ TEST_F(Generate, WritesTheSameLinesForAnyRanks) {
   const Ended printed = command(2, "generate --model base --base base --prompt 'Compute 3+4 mod 10.' --temperature 0");
   EXPECT_EQ(printed.code, ExitCode::kDone) << printed.output;
   EXPECT_THAT(printed.output, AllOf(HasSubstr("\"value\":\"Compute 3+4 mod 10.\""), HasSubstr("The answer is 7.")));
+  const Ended streamed =
+      command(2, "generate --model base --base base --prompt 'Compute 3+4 mod 10.' --temperature 0 --stream");
+  EXPECT_EQ(streamed.code, ExitCode::kDone) << streamed.output;
+  EXPECT_EQ(streamed.output, "The answer is 7.\n");
 }
 
 TEST_F(Generate, BenchmarkOfARunIsTheSameForAnyRanksAndReadsAsACorpus) {
@@ -57,6 +61,13 @@ TEST_F(Generate, BenchmarkOfARunIsTheSameForAnyRanksAndReadsAsACorpus) {
     EXPECT_THAT(text, Not(::testing::IsEmpty())) << file;
     EXPECT_EQ(text_of(std::string("run/benchmark-questions/") + file), text) << file;
   }
+  // Responses of models that another benchmark has asked already are taken up.
+  fs::create_directory(folder_ / "third");
+  for (const char* model : {"base", "hybrid", "target"})
+    fs::copy(folder_ / fmt::format("again/responses-{}.jsonl", model), folder_ / "third");
+  const Ended third = command(1, words + " --out third");
+  EXPECT_EQ(third.code, ExitCode::kDone) << third.output;
+  EXPECT_EQ(text_of("third/benchmark.json"), text_of("again/benchmark.json"));
   const Ended kl = command(1, "eval run --corpus again/responses-target.jsonl --partial none");
   EXPECT_EQ(kl.code, ExitCode::kDone) << kl.output;
   EXPECT_THAT(kl.output, HasSubstr("24 sequences"));
@@ -72,8 +83,10 @@ TEST_F(Generate, SaysWhatIsWrong) {
   const std::string generate = "generate --target target ";
   refuses(generate + "--prompts empty.jsonl", ExitCode::kBadData, HasSubstr("empty.jsonl"));
   refuses(generate + "--prompts other.jsonl", ExitCode::kBadData, HasSubstr("line 1: question"));
-  refuses(generate + "--prompts long.jsonl", ExitCode::kBadConfig,
-          AllOf(HasSubstr("prompt 1: "), HasSubstr("has 1024 positions")));
+  refuses(generate + "--prompts long.jsonl", ExitCode::kBadData,
+          AllOf(HasSubstr("long.jsonl: line 2: "), HasSubstr("has 1024 positions")));
+  refuses(generate + "--prompt a --prompt b --stream", ExitCode::kBadConfig, HasSubstr("found 2 prompts"));
+  refuses(generate + "--prompt a --stream --out x.jsonl", ExitCode::kBadConfig, HasSubstr("and --out"));
   refuses(generate + "--prompts nowhere.jsonl", ExitCode::kMissingInput, HasSubstr("nowhere.jsonl"));
   refuses(generate, ExitCode::kBadConfig, HasSubstr("either --prompt or --prompts"));
   refuses(generate + "--prompt a --model tagret", ExitCode::kBadConfig, HasSubstr("hybrid, adapter or target"));
@@ -84,7 +97,14 @@ TEST_F(Generate, SaysWhatIsWrong) {
   refuses(generate + "--prompt a --samples 0", ExitCode::kBadConfig, HasSubstr("--samples"));
   refuses("generate target --prompt a", ExitCode::kMissingInput, HasSubstr("holds no adapters"));
   refuses("benchmark --base base --target target", ExitCode::kBadConfig, HasSubstr("--questions"));
-  refuses("benchmark --base base --target target --questions corpus.jsonl", ExitCode::kBadData, HasSubstr("question"));
+  const std::string benchmark = "benchmark --base base --target target --questions ";
+  refuses(benchmark + "corpus.jsonl", ExitCode::kBadData, HasSubstr("corpus.jsonl: line 1: question"));
+  refuses(benchmark + "nowhere.jsonl", ExitCode::kMissingInput, HasSubstr("nowhere.jsonl"));
+  put("torn.jsonl", text_of("questions.jsonl") + "{\"question\": ");
+  refuses(benchmark + "torn.jsonl", ExitCode::kBadData, HasSubstr("torn.jsonl: line 13: not valid JSON"));
+  put("unanswered.jsonl", "{\"question\": \"a\"}\n");
+  refuses(benchmark + "unanswered.jsonl", ExitCode::kBadData, HasSubstr("unanswered.jsonl: line 1: answer"));
+  refuses(benchmark + "questions.jsonl --samples 0", ExitCode::kBadConfig, HasSubstr("--samples"));
 }
 
 }  // namespace
