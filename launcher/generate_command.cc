@@ -75,10 +75,11 @@ bool streams(const ParsedArguments& arguments, std::size_t prompts, std::int64_t
   return true;
 }
 
-/// Bytes of tokens on standard output as they come, whole characters only.
+/// A response on standard output as its tokens come, whole characters only.
 class TextStream {
  public:
-  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  /// `opening`: what stands before the first token.
+  TextStream(const Tokenizer& tokenizer, std::string opening) : tokenizer_(tokenizer), bytes_(std::move(opening)) {}
 
   void add(std::int32_t token) {
     bytes_ += tokenizer_.token_bytes(token);
@@ -151,7 +152,7 @@ int generate_command(const Words& words, const Process& process) {
                   .file = out,
                   .progress_seconds = options.log.every_seconds,
                   .stream = {}};
-  TextStream text(*tokenizer);
+  TextStream text(*tokenizer, prompts.front().opening);
   if (is_streamed) {
     job.stream = [&](std::int32_t token) { text.add(token); };
     environment.print = [](const std::string&) {};  // progress would stand in the middle of the text

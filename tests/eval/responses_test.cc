@@ -145,10 +145,10 @@ TEST_F(Responses, QuestionsAndStopTokensAreChecked) {
   std::string long_question;
   for (int i = 0; i < 1200; ++i) long_question += "one ";
   const std::vector<Question> two =
-      questions(("{\"prompt\": \"a\"}\n\n{\"prompt\": \"" + long_question + "\"}\n").c_str(), Answers::kIgnored);
+      questions(("{\"prompt\": \"a\"}\n{\"prompt\": \"" + long_question + "\"}\n").c_str(), Answers::kIgnored);
   const std::vector<Prompt> prompts = make_prompts(two, ChatFormat::kDeepseek, tokenizer_);
   EXPECT_ERROR(require_room(prompts, config), DataError,
-               ContainsRegex("q.jsonl: line 3: a prompt of [0-9]* tokens leaves no room.*1024 positions"));
+               ContainsRegex("q.jsonl: line 2: a prompt of [0-9]* tokens leaves no room.*1024 positions"));
   require_room({prompts.front()}, config);
   EXPECT_EQ(stop_tokens(files_, toy_ / "target", tokenizer_), std::vector<std::int32_t>{419});
   write_atomically(files_, folder_ / "generation_config.json", "{\"eos_token_id\": [7, 3]}");

@@ -43,7 +43,7 @@ TEST_F(Generate, WritesTheSameLinesForAnyRanks) {
   const Ended streamed =
       command(2, "generate --model base --base base --prompt 'Compute 3+4 mod 10.' --temperature 0 --stream");
   EXPECT_EQ(streamed.code, ExitCode::kDone) << streamed.output;
-  EXPECT_EQ(streamed.output, "The answer is 7.\n");
+  EXPECT_EQ(streamed.output, "<think>\n</think>\nThe answer is 7.\n");
 }
 
 TEST_F(Generate, BenchmarkOfARunIsTheSameForAnyRanksAndReadsAsACorpus) {
