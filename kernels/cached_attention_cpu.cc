@@ -85,9 +85,14 @@ void require_in(std::int64_t number, std::int64_t end, const char* what) {
   require_shape(0 <= number && number < end, "cached attention: {} {} of {}", what, number, end);
 }
 
-/// All heads of group `g` of row `r`.
-void attend_row(const CachedQueries& input, const CachePages& pages, const Sizes& sizes, std::int64_t r, std::int64_t g,
-                float* room, float* out) {
+/// A group of heads of one row.
+struct RowGroup {
+  std::int64_t r, g;
+};
+
+void attend_row(const CachedQueries& input, const CachePages& pages, const Sizes& sizes, RowGroup where, float* room,
+                float* out) {
+  const auto [r, g] = where;
   const std::int64_t columns = input.tables.size(1);
   const std::int64_t position = input.positions.span<std::int32_t>()[static_cast<std::size_t>(r)];
   require_in(position, columns * kPageTokens, "position");
@@ -144,7 +149,7 @@ void cached_attention(Context& context, const CachedQueries& input, const CacheP
   float* result = out.span<float>().data();
   parallel_for(context, input.query.size(0) * sizes.groups, [&](std::int64_t job, int thread) {
     float* room = context.scratch_of<float>(thread, static_cast<std::size_t>(2 * sizes.tile())).data();
-    attend_row(input, pages, sizes, job / sizes.groups, job % sizes.groups, room, result);
+    attend_row(input, pages, sizes, {.r = job / sizes.groups, .g = job % sizes.groups}, room, result);
   });
 }
 

@@ -10,6 +10,11 @@
 namespace tadapt {
 namespace {
 
+/// A pass over fewer rows than this costs about as much as one over so many.
+constexpr std::int64_t kPassRows = 128;
+/// Places that stay empty until a pass over prompts is filled: less than one of so many.
+constexpr std::size_t kManyPlaces = 16;
+
 /// A sequence that is being continued.
 struct Sequence {
   std::size_t request;
@@ -91,6 +96,10 @@ class Generation {
     return name.empty() ? fmt::format("request {}", request) : name;
   }
 
+  std::int64_t pages_of_prompt(std::size_t request) const {
+    return pages_for(static_cast<std::int64_t>(requests_[request].prompt.size()));
+  }
+
   void release(Sequence& sequence) {
     for (const std::int32_t page : sequence.pages) cache_.give_back(page);
     sequence.pages.clear();
@@ -98,27 +107,36 @@ class Generation {
 
   /// Takes requests from the front of the line while there is room, and runs their prompts.
   void admit() {
-    std::vector<Sequence> newcomers;
-    std::int64_t tokens = 0;
-    while (!waiting_.empty() &&
-           static_cast<std::int64_t>(active_.size() + newcomers.size()) < options_.batch_sequences) {
-      const std::vector<std::int32_t>& prompt = requests_[waiting_.front()].prompt;
-      const auto length = static_cast<std::int64_t>(prompt.size());
-      // One page more for everybody, so that not each newcomer pushes another out at once.
-      const auto running = static_cast<std::int64_t>(active_.size() + newcomers.size());
-      if (running > 0 && cache_.free_pages() < pages_for(length) + running + 1) break;
-      Sequence sequence{.request = waiting_.front(), .ids = prompt, .pages = {}};
-      for (std::int64_t page = 0; page < pages_for(length); ++page) sequence.pages.push_back(cache_.take());
-      waiting_.pop_front();
-      tokens += length;
-      newcomers.push_back(std::move(sequence));
-      if (pads() || tokens >= options_.prefill_tokens) {
-        prefill(std::move(newcomers));
-        newcomers.clear();
-        tokens = 0;
+    for (std::size_t count = next_group(); count > 0; count = next_group()) {
+      std::vector<Sequence> newcomers;
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::vector<std::int32_t>& prompt = requests_[waiting_.front()].prompt;
+        Sequence sequence{.request = waiting_.front(), .ids = prompt, .pages = {}};
+        for (std::int64_t page = 0; page < pages_of_prompt(waiting_.front()); ++page)
+          sequence.pages.push_back(cache_.take());
+        waiting_.pop_front();
+        newcomers.push_back(std::move(sequence));
       }
+      prefill(std::move(newcomers));
     }
-    if (!newcomers.empty()) prefill(std::move(newcomers));
+  }
+
+  /// How many of those who wait begin in the next pass. While others run it is none until they fill a pass or are many.
+  std::size_t next_group() const {
+    const std::int64_t most_tokens = pads() ? 1 : active_.empty() ? options_.prefill_tokens : kPassRows;
+    std::int64_t tokens = 0, free_pages = cache_.free_pages();
+    std::size_t count = 0;
+    for (; count < waiting_.size(); ++count) {
+      const std::size_t request = waiting_[count], running = active_.size() + count;
+      tokens += static_cast<std::int64_t>(requests_[request].prompt.size());
+      if (count > 0 && tokens > most_tokens) return count;
+      // One page more for everybody, so that not each newcomer pushes another out at once.
+      free_pages -= pages_of_prompt(request);
+      const bool has_pages = running == 0 || free_pages > static_cast<std::int64_t>(running);
+      if (!has_pages || static_cast<std::int64_t>(running) == options_.batch_sequences) break;
+    }
+    const bool is_rest = count == waiting_.size();
+    return is_rest || kManyPlaces * count >= active_.size() ? count : 0;
   }
 
   void prefill(std::vector<Sequence> newcomers) {

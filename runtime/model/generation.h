@@ -20,7 +20,7 @@ struct GenerationOptions {
   std::int64_t batch_sequences = 128;          ///< side by side, at most
   /// For keys and values of earlier tokens; in any case room for one sequence of full length.
   std::int64_t cache_bytes = std::int64_t{2} << 30;
-  std::int64_t prefill_tokens = 4096;  ///< of prompts in one pass, about
+  std::int64_t prefill_tokens = 4096;  ///< of prompts in the first pass, at most; a longer prompt runs alone
 };
 
 struct GenerationRequest {
@@ -52,8 +52,8 @@ struct GenerationListener {
 /// Continues every prompt until a stop token, max_new_tokens or the model's last position.
 ///
 /// Prompts run as packed sequences; then all sequences advance by one token a pass, each attending to its own cached
-/// keys and values. A sequence that ends makes room for the next prompt. When the cache is full the youngest sequence
-/// is put back and begins anew later, with the same tokens.
+/// keys and values. Sequences that end make room for the next prompts, which begin in groups that fill a pass. When the
+/// cache is full the youngest sequence is put back and begins anew later, with the same tokens.
 ///
 /// The token at position p of a sequence is drawn with RandomStream(seed, kGeneration, p, sample). On the CPU a
 /// response is a function of model, prompt, rule, seed and sample alone, bit for bit: not of what runs beside it, nor

@@ -59,7 +59,7 @@ std::vector<double> oracle(const std::vector<float>& logits, const SamplingRule&
   for (double& number : p) number /= total;
   std::vector<std::size_t> order(p.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return p[a] > p[b]; });
+  std::ranges::sort(order, [&](std::size_t a, std::size_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; });
   double sum = 0;
   for (const std::size_t token : order) {
     const double before = sum;
