@@ -35,6 +35,11 @@ std::int64_t block_rows(const DataOrder& order, const BatchSlice& slice) {
   return order.is_global() ? slice.batch_rows : order.window_rows();
 }
 
+/// Batches in memory at most: the one in use, and those of two blocks ahead.
+std::int64_t most_slots(const DataOrder& order, const BatchSlice& slice) {
+  return 1 + (2 * block_rows(order, slice) + slice.batch_rows - 1) / slice.batch_rows;
+}
+
 void check_options(const LoaderOptions& options) {
   const BatchSlice& slice = options.slice;
   require_shape(options.threads >= 1, "loader: {} threads", options.threads);
@@ -53,8 +58,7 @@ struct ActivationLoader::Worker {
 
 std::uint64_t loader_memory_bytes(const CacheFormat& format, const DataOrder& order, const LoaderOptions& options) {
   const BatchSlice& slice = options.slice;
-  const std::int64_t ahead = 2 * block_rows(order, slice);
-  const auto batches = static_cast<std::uint64_t>(1 + (ahead + slice.batch_rows - 1) / slice.batch_rows);
+  const auto batches = static_cast<std::uint64_t>(most_slots(order, slice));
   const std::uint64_t checksums =
       order.is_global() ? static_cast<std::uint64_t>(order.rows()) * sizeof(RowChecksum) : 0;
   return options.layers.size() * 2 * (batches * tensor_bytes(format, slice) + checksums);
@@ -82,6 +86,10 @@ ActivationLoader::ActivationLoader(const ActivationCacheReader& cache, DataOrder
     verified_ = std::vector<std::atomic<bool>>(options_.layers.size() * 2 * chunks);
     row_checksums_ = std::vector<RowChecksum>(options_.layers.size() * 2 * static_cast<std::size_t>(order_.rows()));
   }
+  // A device is selected by thread: memory that it copies from is made here, not by the threads that fill it.
+  if (options_.device != Device::kCpu)
+    while (static_cast<std::int64_t>(free_slots_.size()) < most_slots(order_, options_.slice))
+      free_slots_.push_back(new_slot());
   for (int i = 0; i < options_.threads; ++i) {
     threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
   }
@@ -170,11 +178,15 @@ void ActivationLoader::plan_next_block(std::unique_lock<std::mutex>& lock) {
 }
 
 void ActivationLoader::add_slot() {
-  if (!free_slots_.empty()) {
-    slots_.push_back(std::move(free_slots_.back()));
-    free_slots_.pop_back();
+  if (free_slots_.empty()) {
+    slots_.push_back(new_slot());
     return;
   }
+  slots_.push_back(std::move(free_slots_.back()));
+  free_slots_.pop_back();
+}
+
+std::unique_ptr<ActivationLoader::Slot> ActivationLoader::new_slot() const {
   const std::size_t bytes = tensor_bytes(cache_.manifest().format, options_.slice);
   const Shape shape{options_.slice.rows(), cache_.width()};
   auto slot = std::make_unique<Slot>();
@@ -187,7 +199,7 @@ void ActivationLoader::add_slot() {
     slot->batch.layers.push_back(
         {Tensor(memory, cache_.row_dtype(), shape), Tensor(memory + bytes, cache_.row_dtype(), shape)});
   }
-  slots_.push_back(std::move(slot));
+  return slot;
 }
 
 void ActivationLoader::run_task(std::unique_lock<std::mutex>& lock, Block& block, Worker& worker) {

@@ -84,6 +84,7 @@ class ActivationLoader {
   void gather(const ShardReader& shard, std::size_t layer, RowKind kind, const ChunkRows& chunk, Worker& worker);
   void retire_read_blocks();
   void add_slot();
+  std::unique_ptr<Slot> new_slot() const;
   std::int64_t wanted_end() const;
 
   const ActivationCacheReader& cache_;

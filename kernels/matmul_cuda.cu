@@ -16,7 +16,7 @@ void check(cublasStatus_t status, const char* call) {
 }
 
 /// What the choice of an algorithm depends on: types, transpositions, epilogue, sizes, alignments.
-using ProductKind = std::array<std::int64_t, 9>;
+using ProductKind = std::array<std::int64_t, 10>;
 
 /// cuBLASLt as one context uses it.
 struct Library {
@@ -60,11 +60,19 @@ struct Product {
   float* result;
 };
 
-/// How far an address is aligned, up to 256 bytes.
-std::uint32_t alignment(const void* address) {
+/// How far an address and a number of bytes after it are aligned, up to 256 bytes.
+std::uint32_t alignment(const void* address, std::int64_t bytes) {
   constexpr std::uintptr_t kMost = 256;
-  const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(address) | kMost;
+  const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(address) | static_cast<std::uintptr_t>(bytes) | kMost;
   return static_cast<std::uint32_t>(bits & (~bits + 1));
+}
+
+/// Of every row of an operand: the same for all leaves of a batch, wherever they begin.
+std::uint32_t alignment(const Operand& operand, DType dtype) {
+  return alignment(operand.numbers, operand.rows * static_cast<std::int64_t>(bytes_per_element(dtype)));
+}
+std::uint32_t result_alignment(const Product& product) {
+  return alignment(product.result, product.m * static_cast<std::int64_t>(sizeof(float)));
 }
 
 struct Descriptors {
@@ -94,10 +102,10 @@ struct Descriptors {
     check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, Library::kWorkspaceBytes);
     // Rows of a tensor may begin anywhere; unless told, the library takes every address for a multiple of 256.
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(product.a.numbers));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(product.b.numbers));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment(product.result));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(product.result));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(product.a, product.compute));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(product.b, product.compute));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, result_alignment(product));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, result_alignment(product));
   }
   ~Descriptors() {
     cublasLtMatmulPreferenceDestroy(preference);
@@ -129,8 +137,9 @@ ProductKind kind_of(const Product& product) {
           product.m,
           product.n,
           product.a.operation == CUBLAS_OP_T ? product.a.rows : product.a.columns,
-          std::min(alignment(product.a.numbers), alignment(product.b.numbers)),
-          alignment(product.result)};
+          alignment(product.a, product.compute),
+          alignment(product.b, product.compute),
+          result_alignment(product)};
 }
 
 const cublasLtMatmulAlgo_t& algorithm_for(Library& library, const char* op, const Product& product,

@@ -7,6 +7,7 @@
 #include "launcher/commands.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
+#include "runtime/train/device_choice.h"
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/run_shape.h"
@@ -56,7 +57,11 @@ void dry_run(const RunOptions& options, const RunEnvironment& environment) {
   }
   const RunShape shape = run_shape(options, identity.format, rows);
   if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
-  environment.print(describe(options, shape, run_grid(options, shape, environment.world.size())));
+  const ProcessGrid grid = run_grid(options, shape, environment.world.size());
+  environment.print(describe(options, shape, grid));
+  const MemoryEstimate needed = run_memory(options, shape, grid);
+  require_device_memory(environment.context, ranks_on_device(environment.context, environment.world),
+                        needed.on_device(), needed.to_string());
 }
 
 int train(const RunOptions& options, const Process& process) {

@@ -35,9 +35,9 @@ Context::Context(Device device, int threads)
 
 Context Context::cpu(int threads) { return Context(Device::kCpu, threads); }
 
-Context Context::cuda(int index) {
+Context Context::cuda(int index, int threads) {
   select_device(Device::kCuda, index);
-  return Context(Device::kCuda, 1);
+  return Context(Device::kCuda, threads);
 }
 
 void* Context::scratch(int thread, std::size_t bytes) {

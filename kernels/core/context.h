@@ -53,9 +53,10 @@ class Context {
  public:
   /// A CPU context with this many threads inside each op (at least 1).
   static Context cpu(int threads);
-  /// GPU number `index` of those this process sees, made the current one; all work runs on one stream. DeviceError when
+  /// GPU number `index` of those this process sees, made the current one for the calling thread; all work runs on
+  /// one stream. `threads` is for what the host does beside it. DeviceError when
   /// there is none, or this build has no CUDA backend.
-  static Context cuda(int index);
+  static Context cuda(int index, int threads = 1);
 
   /// Another line of work on the same device, whose work runs beside this one's.
   Context beside() const { return Context(device_, threads_); }

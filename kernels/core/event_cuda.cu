@@ -26,7 +26,10 @@ void hold_for_event(Context& context, void* event) {
 
 bool event_reached(void* event) {
   const cudaError_t status = cudaEventQuery(handle(event));
-  if (status == cudaErrorNotReady) return false;
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();  // no error, and not to be taken for one of the next launch
+    return false;
+  }
   check(status, "cudaEventQuery");
   return true;
 }

@@ -1,6 +1,7 @@
 // FeatureRecord: what an adapter's forward pass leaves for the backward pass over the same tokens.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/core/context.h"
@@ -38,6 +39,9 @@ class FeatureRecord {
   const FeatureMajorPairs& by_feature(Context& context);
   /// Room for one fp32 per pair.
   Tensor pair_scratch() const;
+  /// Memory that adapters may grow and use as they like during a backward pass.
+  enum Scratch { kActivationGradient, kRoundedInput, kRoundedCotangent, kScratches };
+  Buffer& scratch(Scratch which) { return backward_[which]; }
 
   /// Bytes of one for such leaves.
   static std::int64_t bytes(std::int64_t tokens, std::int64_t features, std::int64_t most_pairs);
@@ -46,6 +50,7 @@ class FeatureRecord {
   std::int64_t most_pairs_;
   Buffer dense_, token_offsets_, feature_offsets_;
   Buffer features_, values_, tokens_, places_, scratch_;  // [most_pairs]
+  std::array<Buffer, kScratches> backward_;
   Route route_ = Route::kDense;
   bool sorted_ = false;
   Tensor activations_;

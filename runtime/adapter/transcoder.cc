@@ -99,7 +99,8 @@ void Transcoder::backward(Context& context, const BackwardArguments& arguments) 
 void Transcoder::dense_gradients(Context& context, const BackwardArguments& arguments) {
   const Tensor& activations = arguments.record.activations();
   const ParameterTensors& gradients = arguments.gradients;
-  const Tensor da = grown(context, activation_gradient_, DType::kFloat32, activations.size(0), shape_.features);
+  const Tensor da = grown(context, arguments.record.scratch(FeatureRecord::kActivationGradient), DType::kFloat32,
+                          activations.size(0), shape_.features);
   matmul(context, arguments.cotangent, decoder_backward_, Tensor(), Epilogue::kNone, da);
   feature_gradient(context, activations, decoder_norms_.tensor(), arguments.sparsity, da);
   weight_gradient(context, da, arguments.x, compute_.dtype, gradients["W_enc"]);
@@ -112,8 +113,9 @@ void Transcoder::dense_gradients(Context& context, const BackwardArguments& argu
 void Transcoder::sparse_gradients(Context& context, const BackwardArguments& arguments) {
   FeatureRecord& record = arguments.record;
   const ParameterTensors& gradients = arguments.gradients;
-  const Tensor cotangent = in_dtype(context, arguments.cotangent, compute_.dtype, rounded_cotangent_);
-  const Tensor x = in_dtype(context, arguments.x, compute_.dtype, rounded_x_);
+  const Tensor cotangent =
+      in_dtype(context, arguments.cotangent, compute_.dtype, record.scratch(FeatureRecord::kRoundedCotangent));
+  const Tensor x = in_dtype(context, arguments.x, compute_.dtype, record.scratch(FeatureRecord::kRoundedInput));
   const Tensor da = record.pair_scratch();
   sparse_feature_gradient(context, record.by_token(), decoder_rows(arguments.masters), cotangent,
                           {decoder_norms_.tensor(), arguments.sparsity}, da);

@@ -36,8 +36,6 @@ class Transcoder : public Adapter {
   PackedWeights decoder_backward_;                                        // cotangent · W_decᵀ
   Buffer encoder_bias_, decoder_bias_, decoder_norms_, activation_sums_;  // made by prepare, where it runs
   Buffer decoder_rows_;                                                   // [F,D] in bf16, where both sparse and bf16
-  Buffer activation_gradient_;            // [T,F], grown to the largest leaf seen on the dense route
-  Buffer rounded_cotangent_, rounded_x_;  // [T,D] in bf16, grown likewise on the sparse route
 };
 
 }  // namespace tadapt

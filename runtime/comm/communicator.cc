@@ -18,9 +18,10 @@ std::string SelfCommunicator::broadcast_text(std::string_view text, int root, st
   return std::string(text);
 }
 
-std::unique_ptr<PendingSum> SelfCommunicator::start_sum(Tensor values, std::string /*label*/) {
+std::unique_ptr<PendingExchange> SelfCommunicator::start(Collective /*collective*/, Tensor values,
+                                                         std::string /*label*/) {
   require_shape(values.empty() || values.dtype() == DType::kFloat32, "a sum of {} values", name(values.dtype()));
-  return std::make_unique<FinishedSum>();
+  return std::make_unique<FinishedExchange>();
 }
 
 std::unique_ptr<Communicator> SelfCommunicator::split(int /*color*/, int /*key*/, std::string_view /*what*/) {

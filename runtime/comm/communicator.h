@@ -9,29 +9,33 @@
 #include <vector>
 
 #include "kernels/core/tensor.h"
+#include "runtime/comm/element_range.h"
 
 namespace tadapt {
 
-/// A sum that was started and runs while its caller computes. Destroying it unfinished abandons it: the group's ranks
-/// no longer agree, so that is only done while an error ends the job.
-class PendingSum {
+/// What the ranks of a group do with float32 values of which each has as many.
+enum class Collective : std::uint8_t { kSum, kScatterSum, kGather };
+
+/// A collective that was started and runs while its caller computes. Destroying it unfinished abandons it: the group's
+/// ranks no longer agree, so that is only done while an error ends the job.
+class PendingExchange {
  public:
-  virtual ~PendingSum() = default;
-  /// Whether the result is there. Never blocks, throws nothing; a failed sum counts as done.
+  virtual ~PendingExchange() = default;
+  /// Whether the result is there. Never blocks, throws nothing; a failed collective counts as done.
   virtual bool done() const = 0;
   /// Returns when the result is there; throws CommError (rank, peer, label) or WatchdogError (the bound ran out).
   virtual void wait() = 0;
 };
 
-/// A sum that had nothing to wait for.
-class FinishedSum : public PendingSum {
+/// A collective that had nothing to wait for.
+class FinishedExchange : public PendingExchange {
  public:
   bool done() const override { return true; }
   void wait() override {}
 };
 
-/// A group of ranks. Its ranks call the same operations in the same order, each rank from one thread at a time; sums
-/// that are under way may overlap anything. `what` names the operation in error messages ("metrics of step 12").
+/// A group of ranks. Its ranks call the same operations in the same order, each rank from one thread at a time; what
+/// was started may overlap anything. `what` names the operation in error messages ("metrics of step 12").
 /// All operations throw CommError when a peer or the network fails and WatchdogError when a wait outlasts the timeout.
 class Communicator {
  public:
@@ -52,7 +56,22 @@ class Communicator {
   /// Ranks join at distance 1, 2, 4, …: ((r0 + r1) + (r2 + r3)) + …, lower + higher, elementwise in float32, so
   /// the result is bit-identical on all ranks and does not depend on how the values are cut into several sums.
   /// ConfigError when the size of the group is not a power of two.
-  virtual std::unique_ptr<PendingSum> start_sum(Tensor values, std::string label) = 0;
+  std::unique_ptr<PendingExchange> start_sum(Tensor values, std::string label) {
+    return start(Collective::kSum, values, std::move(label));
+  }
+  /// As start_sum, but every rank gets the sum of its own part only, part(values.elements()) of the values as they lie
+  /// in memory, with the same bits; the rest is undefined afterwards. It sends half of a sum's bytes.
+  std::unique_ptr<PendingExchange> start_scatter_sum(Tensor values, std::string label) {
+    return start(Collective::kScatterSum, values, std::move(label));
+  }
+  /// Starts to bring the part of every rank, as start_scatter_sum leaves it, to all ranks; otherwise as start_sum.
+  std::unique_ptr<PendingExchange> start_gather(Tensor values, std::string label) {
+    return start(Collective::kGather, values, std::move(label));
+  }
+  virtual std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) = 0;
+
+  /// This rank's part of so many values.
+  ElementRange part(std::int64_t elements) const { return part_of(elements, rank(), size()); }
 
   /// The group of all ranks that pass this color, ordered by (key, rank).
   virtual std::unique_ptr<Communicator> split(int color, int key, std::string_view what) = 0;
@@ -67,7 +86,7 @@ class SelfCommunicator : public Communicator {
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) override;
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override;
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override;
-  std::unique_ptr<PendingSum> start_sum(Tensor values, std::string label) override;
+  std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override;
 };
 

@@ -1,4 +1,5 @@
-// DeviceCommunicator: a group that also sums values which lie on a device; everything else its ranks do as before.
+// DeviceCommunicator: a group that also sums, scatters and gathers values which lie on a device; everything else its
+// ranks do as before.
 #pragma once
 
 #include <memory>
@@ -10,10 +11,10 @@
 
 namespace tadapt {
 
-/// start_sum takes float32 values of the context's device as well: the sum runs after everything asked of the context
-/// so far and beside what is asked of it later; what is asked after wait() sees the result. Sums of host values, and
-/// all other calls, are those of the group it wraps. Sums of device values belong to this group: what split() gives is
-/// a split of the wrapped group and knows host values only.
+/// start_sum and its like take float32 values of the context's device as well: they run after everything asked of the
+/// context so far and beside what is asked of it later; what is asked after wait() sees the result. Those of host
+/// values, and all other calls, are those of the group it wraps. What is done with device values belongs to this group:
+/// what split() gives is a split of the wrapped group and knows host values only.
 class DeviceCommunicator : public Communicator {
  public:
   /// The context must outlive it, and stay where it is.
@@ -32,14 +33,14 @@ class DeviceCommunicator : public Communicator {
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override {
     return group_->broadcast_text(text, root, what);
   }
-  std::unique_ptr<PendingSum> start_sum(Tensor values, std::string label) final;
+  std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) final;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override {
     return group_->split(color, key, what);
   }
 
  protected:
-  /// As start_sum, of at least one value on the context's device; the group has at least two ranks.
-  virtual std::unique_ptr<PendingSum> start_device_sum(Tensor values, std::string label) = 0;
+  /// As start, of [n] values on the context's device, n at least 1; the group has at least two ranks.
+  virtual std::unique_ptr<PendingExchange> start_on_device(Collective collective, Tensor values, std::string label) = 0;
   Communicator& group() { return *group_; }
   Context& context() { return context_; }
 

@@ -14,7 +14,7 @@ namespace {
 constexpr int kCounterBits = 16;
 constexpr int kCommunicators = 1 << (Transport::kTagBits - kCounterBits);
 
-class ExchangedSum : public PendingSum {
+class ExchangedSum : public PendingExchange {
  public:
   ExchangedSum(ProgressEngine& engine, std::shared_ptr<SumQueue> queue, std::shared_ptr<RunningSum> sum)
       : engine_(engine), queue_(std::move(queue)), sum_(std::move(sum)) {}
@@ -55,7 +55,7 @@ ExchangeCommunicator::ExchangeCommunicator(ProgressEngine& engine)
 }
 
 ExchangeCommunicator::ExchangeCommunicator(ProgressEngine& engine, Group group, int id)
-    : engine_(engine), group_(group), id_(id), sums_(std::make_shared<SumQueue>(engine.transport(), std::move(group))) {
+    : engine_(engine), group_(std::move(group)), id_(id), sums_(std::make_shared<SumQueue>(engine.transport())) {
   if (id_ >= kCommunicators) throw CommError("more than {} communicators were made in one process", kCommunicators);
   engine_.add(sums_);
 }
@@ -168,15 +168,38 @@ std::string ExchangeCommunicator::broadcast_text(std::string_view text, int root
   return all;
 }
 
-std::unique_ptr<PendingSum> ExchangeCommunicator::start_sum(Tensor values, std::string label) {
+// A sum is cut as it lies. Of a scatter or a gather a piece is a slice of every rank's part, so that parts stay whole.
+std::vector<PairwiseExchange> ExchangeCommunicator::pieces(Collective collective, std::span<float> values) {
+  std::vector<PairwiseExchange> pieces;
+  if (collective == Collective::kSum) {
+    for (std::size_t begin = 0; begin < values.size(); begin += SumQueue::kPieceElements) {
+      const auto piece = values.subspan(begin, std::min(SumQueue::kPieceElements, values.size() - begin));
+      const auto steps = plan_pairwise_sum(rank(), size(), static_cast<std::int64_t>(piece.size()));
+      pieces.emplace_back(group_, piece, steps, next_tag());
+    }
+    return pieces;
+  }
+  const std::vector<ElementRange> parts = parts_of(static_cast<std::int64_t>(values.size()), size());
+  const auto slice = std::max(kReductionBlock, static_cast<std::int64_t>(SumQueue::kPieceElements) / size());
+  for (std::int64_t begin = 0; begin < parts.back().size(); begin += slice) {  // the last part is the longest
+    std::vector<ElementRange> slices;
+    for (const ElementRange& part : parts)
+      slices.push_back({std::min(part.begin + begin, part.end), std::min(part.begin + begin + slice, part.end)});
+    const auto steps =
+        collective == Collective::kGather ? plan_gather(rank(), slices) : plan_scatter_sum(rank(), slices);
+    pieces.emplace_back(group_, values, steps, next_tag());
+  }
+  return pieces;
+}
+
+std::unique_ptr<PendingExchange> ExchangeCommunicator::start(Collective collective, Tensor values, std::string label) {
   require_power_of_two(size(), label);
   auto sum = std::make_shared<RunningSum>();
   sum->label = std::move(label);
   const auto numbers = values.empty() ? std::span<float>() : values.span<float>();
   if (size() > 1 && !numbers.empty()) {
-    std::vector<int> tags((numbers.size() + SumQueue::kPieceElements - 1) / SumQueue::kPieceElements);
-    for (int& tag : tags) tag = next_tag();
-    engine_.change([&] { sums_->push(sum, numbers, tags); });
+    std::vector<PairwiseExchange> cut = pieces(collective, numbers);
+    engine_.change([&] { sums_->push(sum, std::move(cut)); });
   }
   return std::make_unique<ExchangedSum>(engine_, sums_, std::move(sum));
 }

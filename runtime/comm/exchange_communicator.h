@@ -24,7 +24,7 @@ class ExchangeCommunicator : public Communicator {
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) override;
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override;
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override;
-  std::unique_ptr<PendingSum> start_sum(Tensor values, std::string label) override;
+  std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override;
 
  private:
@@ -45,6 +45,7 @@ class ExchangeCommunicator : public Communicator {
   void exchange(Outgoing out, Incoming in, int tag, std::string_view what);
   std::vector<std::byte> gather_bytes(std::span<const std::byte> mine, const std::vector<std::size_t>& sizes,
                                       std::string_view what);
+  std::vector<PairwiseExchange> pieces(Collective collective, std::span<float> values);
   void broadcast_bytes(std::span<std::byte> bytes, int root, std::string_view what);
 
   ProgressEngine& engine_;

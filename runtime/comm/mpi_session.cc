@@ -22,7 +22,7 @@ namespace tadapt {
 namespace {
 constexpr double kEndSeconds = 60;
 // An error that all ranks have in common should be said once: the others wait for the first rank to end them.
-constexpr std::chrono::milliseconds kFirstRankSpeaks{300};
+constexpr std::chrono::milliseconds kFirstRankSpeaks{1000};
 // How long a rank that gave up on a peer waits for others to say theirs before it ends them all.
 constexpr std::chrono::seconds kLastWords{1};
 

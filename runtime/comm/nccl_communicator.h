@@ -1,4 +1,4 @@
-// Sums of device values by NCCL, for ranks that have a GPU each.
+// Collectives of device values by NCCL, for ranks that have a GPU each.
 #pragma once
 
 #include <memory>
@@ -7,9 +7,10 @@
 
 namespace tadapt {
 
-/// Connects the ranks of the group by NCCL; collective over it. The communicator's device sums run on a line of work of
-/// their own. kFast: one ncclAllReduce a sum. kFixed: the steps of plan_pairwise_sum, so the bits of a sum of host
-/// values; device memory for half of the longest sum is kept.
+/// Connects the ranks of the group by NCCL; collective over it. What it does with device values runs on a line of work
+/// of its own. kFast: ncclAllReduce, ncclReduceScatter, ncclAllGather, and one call more for what the last rank's part
+/// has more than the others'. kFixed: the steps of the plans in pairwise_plan.h, so the bits of host values; device
+/// memory for half of the longest sum is kept.
 ///
 /// Every wait is bounded by the timeout and looks for errors that NCCL reports: CommError names rank, sum and NCCL's
 /// reason, WatchdogError the bound. Either way NCCL is told to abort; whatever then is asked of the group fails. Where

@@ -102,7 +102,10 @@ class Connection {
     failure_ = reason;
     const auto link = std::exchange(link_, nullptr);
     if (!link || returns_within(seconds_to_end(), [link] { link->abort(); })) return {};
-    return fmt::format("; ncclCommAbort did not return within {:.0f} s either", seconds_to_end());
+    const std::string trouble = fmt::format("; ncclCommAbort did not return within {:.0f} s either", seconds_to_end());
+    // Said at once: what gives memory back on the way out may wait for the device without a bound.
+    fmt::print(stderr, "tadapt: {}{}\n", reason, trouble);
+    return trouble;
   }
 
   int rank_, ranks_;
@@ -112,7 +115,7 @@ class Connection {
   std::shared_ptr<NcclLink> link_;
 };
 
-class NcclSum : public PendingSum {
+class NcclSum : public PendingExchange {
  public:
   NcclSum(std::shared_ptr<Connection> connection, Device device, std::string label)
       : connection_(std::move(connection)), event_(device), label_(std::move(label)) {}
@@ -154,20 +157,47 @@ class NcclCommunicator : public DeviceCommunicator {
   }
 
  private:
-  std::unique_ptr<PendingSum> start_device_sum(Tensor values, std::string label) override {
+  std::unique_ptr<PendingExchange> start_on_device(Collective collective, Tensor values, std::string label) override {
     auto sum = std::make_unique<NcclSum>(connection_, values.device(), label);
     asked_.record(context());
     asked_.hold(line_);
     if (order_ == SumOrder::kFast)
-      connection_->begin(label, [&] { connection_->link().sum(line_, values); });
+      start_fast(collective, values, label);
     else
-      sum_in_tree(values, label);
+      start_in_tree(collective, values, label);
     sum->started(line_);
     return sum;
   }
 
-  void sum_in_tree(const Tensor& values, const std::string& label) {
-    for (const PairwiseStep& step : plan_pairwise_sum(rank(), size(), values.elements())) {
+  void start_fast(Collective collective, const Tensor& values, const std::string& label) {
+    if (collective == Collective::kSum) {
+      connection_->begin(label, [&] { connection_->link().sum(line_, values); });
+      return;
+    }
+    // NCCL wants equal parts; what the last one has more goes by itself.
+    const std::int64_t equal = part_of(values.elements(), 0, size()).size();
+    const Tensor parts = values.rows(0, equal * size()), rest = values.rows(equal * size(), values.elements());
+    const Tensor mine = values.rows(equal * rank(), equal * (rank() + 1));
+    const auto begin = [&](const Tensor& of, const std::function<void(NcclLink&)>& what) {
+      if (of.elements() > 0) connection_->begin(label, [&] { what(connection_->link()); });
+    };
+    if (collective == Collective::kGather) {
+      begin(parts, [&](NcclLink& link) { link.gather(line_, mine, parts); });
+      begin(rest, [&](NcclLink& link) { link.broadcast(line_, size() - 1, rest); });
+    } else {
+      begin(parts, [&](NcclLink& link) { link.scatter_sum(line_, parts, mine); });
+      begin(rest, [&](NcclLink& link) { link.sum(line_, rest); });
+    }
+  }
+
+  std::vector<PairwiseStep> plan(Collective collective, std::int64_t elements) const {
+    if (collective == Collective::kSum) return plan_pairwise_sum(rank(), size(), elements);
+    const std::vector<ElementRange> parts = parts_of(elements, size());
+    return collective == Collective::kGather ? plan_gather(rank(), parts) : plan_scatter_sum(rank(), parts);
+  }
+
+  void start_in_tree(Collective collective, const Tensor& values, const std::string& label) {
+    for (const PairwiseStep& step : plan(collective, values.elements())) {
       if (step.out.size() + step.in.size() == 0) continue;
       const Tensor out = values.rows(step.out.begin, step.out.end), in = values.rows(step.in.begin, step.in.end);
       const bool adds = step.arrival != PairwiseStep::Arrival::kCopy && in.elements() > 0;

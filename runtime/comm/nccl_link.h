@@ -28,6 +28,12 @@ class NcclLink {
 
   /// In place over all members, in an order of NCCL's own; `values` are float32.
   void sum(Context& line, const Tensor& values);
+  /// Adds up equal parts of all members' `parts`: part r comes to member r, as `mine`, where it lies in `parts`.
+  void scatter_sum(Context& line, const Tensor& parts, const Tensor& mine);
+  /// The same way back: every member's `mine` comes to all, as its part of `parts`.
+  void gather(Context& line, const Tensor& mine, const Tensor& parts);
+  /// What `root` has comes to all, in place.
+  void broadcast(Context& line, int root, const Tensor& values);
   /// What member `peer` sends comes to `in` while it gets `out`; either may be empty.
   void exchange(Context& line, int peer, const Tensor& out, const Tensor& in);
 

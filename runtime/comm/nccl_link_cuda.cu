@@ -57,6 +57,23 @@ void NcclLink::sum(Context& line, const Tensor& values) {
         "ncclAllReduce");
 }
 
+void NcclLink::scatter_sum(Context& line, const Tensor& parts, const Tensor& mine) {
+  check(ncclReduceScatter(parts.data(), mine.data(), count(mine), ncclFloat, ncclSum, communicator_,
+                          cuda::stream_of(line)),
+        "ncclReduceScatter");
+}
+
+void NcclLink::gather(Context& line, const Tensor& mine, const Tensor& parts) {
+  check(ncclAllGather(mine.data(), parts.data(), count(mine), ncclFloat, communicator_, cuda::stream_of(line)),
+        "ncclAllGather");
+}
+
+void NcclLink::broadcast(Context& line, int root, const Tensor& values) {
+  check(
+      ncclBroadcast(values.data(), values.data(), count(values), ncclFloat, root, communicator_, cuda::stream_of(line)),
+      "ncclBroadcast");
+}
+
 void NcclLink::exchange(Context& line, int peer, const Tensor& out, const Tensor& in) {
   check(ncclGroupStart(), "ncclGroupStart");
   if (count(out) > 0)

@@ -1,14 +1,13 @@
-// Carrying out the plan of a pairwise sum step by step.
+// Carrying out a plan step by step.
 #include "runtime/comm/pairwise_exchange.h"
 
 #include <algorithm>
 
 namespace tadapt {
 
-PairwiseExchange::PairwiseExchange(const Group& group, std::span<float> values, int tag)
-    : values_(values),
-      steps_(plan_pairwise_sum(group.rank, group.size(), static_cast<std::int64_t>(values.size()))),
-      tag_(tag) {
+PairwiseExchange::PairwiseExchange(const Group& group, std::span<float> values, std::vector<PairwiseStep> steps,
+                                   int tag)
+    : values_(values), steps_(std::move(steps)), tag_(tag) {
   for (PairwiseStep& step : steps_) step.peer = group.members[static_cast<std::size_t>(step.peer)];
 }
 

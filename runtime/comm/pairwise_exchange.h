@@ -1,4 +1,4 @@
-// PairwiseExchange: the sum of one array over a group of ranks, as steps that never block.
+// PairwiseExchange: a planned exchange of numbers among the ranks of a group, as steps that never block.
 #pragma once
 
 #include <memory>
@@ -20,11 +20,11 @@ struct Group {
   int size() const { return static_cast<int>(members.size()); }
 };
 
-/// In-place sum of `values` over the group, whose size is a power of two, by the steps of plan_pairwise_sum.
+/// Carries out the steps of a plan on `values`, in place.
 class PairwiseExchange {
  public:
   /// `values` and `scratch` must outlive it; scratch is sized by it.
-  PairwiseExchange(const Group& group, std::span<float> values, int tag);
+  PairwiseExchange(const Group& group, std::span<float> values, std::vector<PairwiseStep> steps, int tag);
 
   /// Does what can be done without waiting. Throws CommError as Transfer::done does.
   Progress advance(Transport& transport, std::vector<float>& scratch);

@@ -5,7 +5,6 @@
 #include <bit>
 
 #include "kernels/core/error.h"
-#include "runtime/comm/reduction_tree.h"
 
 namespace tadapt {
 namespace {
@@ -40,6 +39,35 @@ std::vector<PairwiseStep> plan_pairwise_sum(int rank, int ranks, std::int64_t el
   }
   steps.insert(steps.end(), way_back.rbegin(), way_back.rend());
   return steps;
+}
+
+std::vector<PairwiseStep> plan_scatter_sum(int rank, std::span<const ElementRange> parts) {
+  using Arrival = PairwiseStep::Arrival;
+  const int ranks = static_cast<int>(parts.size());
+  std::vector<PairwiseStep> steps;
+  for (int distance = 1; distance < ranks; distance *= 2) {
+    const Arrival add = (rank & distance) == 0 ? Arrival::kAddOnTheRight : Arrival::kAddOnTheLeft;
+    // The ranks still to be reached are those at multiples of twice this distance.
+    for (int kept = rank % (2 * distance); kept < ranks; kept += 2 * distance) {
+      const int given = kept ^ distance;
+      steps.push_back(
+          {rank ^ distance, parts[static_cast<std::size_t>(given)], parts[static_cast<std::size_t>(kept)], add});
+    }
+  }
+  return steps;
+}
+
+std::vector<PairwiseStep> plan_gather(int rank, std::span<const ElementRange> parts) {
+  std::vector<PairwiseStep> steps = plan_scatter_sum(rank, parts);
+  std::ranges::reverse(steps);
+  for (PairwiseStep& step : steps) step = {step.peer, step.in, step.out, PairwiseStep::Arrival::kCopy};
+  return steps;
+}
+
+std::vector<ElementRange> parts_of(std::int64_t elements, int ranks) {
+  std::vector<ElementRange> parts;
+  for (int rank = 0; rank < ranks; ++rank) parts.push_back(part_of(elements, rank, ranks));
+  return parts;
 }
 
 void require_power_of_two(int ranks, std::string_view label) {

@@ -1,17 +1,14 @@
-// The messages by which a group sums one array pairwise, whoever carries them.
+// The messages by which a group sums, scatters and gathers one array pairwise, whoever carries them.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
-namespace tadapt {
+#include "runtime/comm/element_range.h"
 
-/// Elements [begin, end) of the array.
-struct ElementRange {
-  std::int64_t begin = 0, end = 0;
-  std::int64_t size() const { return end - begin; }
-};
+namespace tadapt {
 
 /// One exchange with one peer; either range may be empty.
 struct PairwiseStep {
@@ -23,12 +20,23 @@ struct PairwiseStep {
 };
 
 /// The steps of `rank` that leave the sum over all ranks, in the tree of Communicator::start_sum, on every one of them;
-/// the number of ranks is a power of two.
+/// the number of ranks is a power of two, here and below.
 ///
 /// Short arrays go whole to the partner at distance 1, 2, 4, …. Longer ones are halved at each distance, on block
 /// borders (the lower rank keeps the lower half), and the finished parts travel back in the opposite order: the same
 /// additions, and 2(1 − 1/G) times the bytes instead of log2(G) times.
 std::vector<PairwiseStep> plan_pairwise_sum(int rank, int ranks, std::int64_t elements);
+
+/// The steps of `rank` that leave the sum of parts[rank] there, in the same tree; one part a rank. At each distance it
+/// keeps the parts of those ranks it can still reach and gives away those of the others: (1 − 1/G) times the bytes, in
+/// G − 1 messages of one part each. Parts of other ranks are left as partial sums.
+std::vector<PairwiseStep> plan_scatter_sum(int rank, std::span<const ElementRange> parts);
+
+/// The same way back: the steps of `rank` by which every part comes to all ranks from the one whose part it is.
+std::vector<PairwiseStep> plan_gather(int rank, std::span<const ElementRange> parts);
+
+/// part_of every rank.
+std::vector<ElementRange> parts_of(std::int64_t elements, int ranks);
 
 /// ConfigError naming the sum unless the number of ranks is a power of two.
 void require_power_of_two(int ranks, std::string_view label);

@@ -39,8 +39,12 @@ class StagedCommunicator::Staging {
   /// Brings the sum back; its slot is free again.
   void finish(StagedSum& sum);
   void forget(const StagedSum& sum) { std::erase(copying_, &sum); }
+  ElementRange part(std::int64_t elements) const { return sums_->part(elements); }
 
  private:
+  void copy_range(const Tensor& from, const Tensor& to, ElementRange range) {
+    if (range.size() > 0) copy(line_, from.rows(range.begin, range.end), to.rows(range.begin, range.end));
+  }
   void exchange_first();
 
   std::unique_ptr<Communicator> sums_;
@@ -51,10 +55,11 @@ class StagedCommunicator::Staging {
   std::deque<StagedSum*> copying_;
 };
 
-class StagedCommunicator::StagedSum : public PendingSum {
+class StagedCommunicator::StagedSum : public PendingExchange {
  public:
-  StagedSum(std::shared_ptr<Staging> staging, Tensor values, std::string label)
+  StagedSum(std::shared_ptr<Staging> staging, Collective collective, Tensor values, std::string label)
       : staging_(std::move(staging)),
+        collective_(collective),
         values_(values),
         label_(std::move(label)),
         slot_(staging_->take_slot(values.elements())) {
@@ -89,13 +94,18 @@ class StagedCommunicator::StagedSum : public PendingSum {
 
  private:
   friend class Staging;
+  /// This rank's part if this is a `partial` one, else everything.
+  ElementRange range(Collective partial) const {
+    return collective_ == partial ? staging_->part(values_.elements()) : ElementRange{0, values_.elements()};
+  }
   Tensor on_host() const { return Tensor(slot_.buffer.data(), DType::kFloat32, values_.shape()); }
 
   std::shared_ptr<Staging> staging_;
+  Collective collective_;
   Tensor values_;
   std::string label_;
   Slot slot_;
-  std::unique_ptr<PendingSum> exchange_;
+  std::unique_ptr<PendingExchange> exchange_;
   bool finished_ = false;
 };
 
@@ -117,14 +127,14 @@ void StagedCommunicator::Staging::enqueue(StagedSum& sum) {
   advance();
   asked_.record(context_);
   asked_.hold(line_);
-  copy(line_, sum.values_, sum.on_host());
+  copy_range(sum.values_, sum.on_host(), sum.range(Collective::kGather));
   sum.slot_.copied.record(line_);
   copying_.push_back(&sum);
 }
 
 void StagedCommunicator::Staging::exchange_first() {
   StagedSum& sum = *copying_.front();
-  sum.exchange_ = sums_->start_sum(sum.on_host(), sum.label_);
+  sum.exchange_ = sums_->start(sum.collective_, sum.on_host(), sum.label_);
   copying_.pop_front();
 }
 
@@ -140,7 +150,7 @@ void StagedCommunicator::Staging::exchange(const StagedSum& sum) {
 }
 
 void StagedCommunicator::Staging::finish(StagedSum& sum) {
-  copy(line_, sum.on_host(), sum.values_);
+  copy_range(sum.on_host(), sum.values_, sum.range(Collective::kScatterSum));
   returned_.record(line_);
   returned_.hold(context_);
   // Whoever has the slot next writes it on the same line of work, so after this copy.
@@ -153,8 +163,9 @@ StagedCommunicator::StagedCommunicator(std::unique_ptr<Communicator> group, Cont
   staging_ = std::make_shared<Staging>(std::move(sums), context);
 }
 
-std::unique_ptr<PendingSum> StagedCommunicator::start_device_sum(Tensor values, std::string label) {
-  return std::make_unique<StagedSum>(staging_, values, std::move(label));
+std::unique_ptr<PendingExchange> StagedCommunicator::start_on_device(Collective collective, Tensor values,
+                                                                     std::string label) {
+  return std::make_unique<StagedSum>(staging_, collective, values, std::move(label));
 }
 
 }  // namespace tadapt

@@ -5,13 +5,9 @@
 
 namespace tadapt {
 
-void SumQueue::push(std::shared_ptr<RunningSum> sum, std::span<float> values, const std::vector<int>& tags) {
-  sum->pieces_left = static_cast<std::int64_t>(tags.size());
-  for (const int tag : tags) {
-    const auto piece = values.first(std::min(kPieceElements, values.size()));
-    values = values.subspan(piece.size());
-    pieces_.push_back({sum, PairwiseExchange(group_, piece, tag), {}});
-  }
+void SumQueue::push(const std::shared_ptr<RunningSum>& sum, std::vector<PairwiseExchange> pieces) {
+  sum->pieces_left = static_cast<std::int64_t>(pieces.size());
+  for (PairwiseExchange& piece : pieces) pieces_.push_back({sum, std::move(piece), {}});
 }
 
 void SumQueue::abandon(const RunningSum* sum) {

@@ -1,4 +1,4 @@
-// SumQueue: the sums of one communicator that are under way, in pieces, a few pieces at a time.
+// SumQueue: the sums, scatters and gathers of one communicator that are under way, in pieces, a few pieces at a time.
 #pragma once
 
 #include <atomic>
@@ -12,7 +12,7 @@
 
 namespace tadapt {
 
-/// One sum; shared by the queue, which runs it, and the PendingSum, which waits for it.
+/// One of them; shared by the queue, which runs it, and the PendingExchange, which waits for it.
 struct RunningSum {
   std::string label;
   std::atomic<std::int64_t> pieces_left = 0;
@@ -26,10 +26,10 @@ class SumQueue : public ProgressEngine::Work {
   /// Elements of a piece: a multiple of the reduction block, small enough to be added without holding others up.
   static constexpr std::size_t kPieceElements = std::size_t{1} << 20;
 
-  SumQueue(Transport& transport, Group group) : transport_(transport), group_(std::move(group)) {}
+  explicit SumQueue(Transport& transport) : transport_(transport) {}
 
   // All of these are called with the engine's lock held.
-  void push(std::shared_ptr<RunningSum> sum, std::span<float> values, const std::vector<int>& tags);
+  void push(const std::shared_ptr<RunningSum>& sum, std::vector<PairwiseExchange> pieces);
   void abandon(const RunningSum* sum);
   int peer_of(const RunningSum* sum) const;  ///< whom its first unfinished piece waits for
   bool advance() override;
@@ -47,7 +47,6 @@ class SumQueue : public ProgressEngine::Work {
   void fail(const std::string& reason);
 
   Transport& transport_;
-  Group group_;
   std::list<Piece> pieces_;
   std::vector<std::vector<float>> free_scratch_;
 };

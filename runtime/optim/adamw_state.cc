@@ -8,22 +8,31 @@
 
 namespace tadapt {
 
-AdamWState::AdamWState(Device device, const ParameterStore& store) {
+AdamWState::AdamWState(Device device, const ParameterStore& store, const std::vector<ParameterPart>& parts)
+    : sharded_(!parts.empty()) {
   for (std::size_t i = 0; i < store.group_count(); ++i) {
     const std::int64_t elements = store.group(i).trainable_elements;
-    states_.push_back({.first = Buffer(device, DType::kFloat32, {elements}),
-                       .second = Buffer(device, DType::kFloat32, {elements}),
+    const ParameterPart part = sharded_ ? parts.at(i) : ParameterPart{0, elements};
+    require_shape(0 <= part.begin && part.begin <= part.end && part.end <= elements &&
+                      part.begin % kParameterBlock == 0 && part.end % kParameterBlock == 0,
+                  "elements {} to {} of the {} of {} are no part on block borders", part.begin, part.end, elements,
+                  store.group(i).name);
+    states_.push_back({.part = part,
+                       .first = Buffer(device, DType::kFloat32, {part.elements()}),
+                       .second = Buffer(device, DType::kFloat32, {part.elements()}),
                        .square_sums = Buffer(device, DType::kFloat64, {elements / kParameterBlock})});
   }
 }
 
 void AdamWState::measure(Context& context, const ParameterStore& store, std::size_t group) {
-  block_square_sums(context, store.gradient(group).rows(0, store.group(group).trainable_elements), square_sums(group));
+  const auto [begin, end] = part(group);
+  if (begin == end) return;
+  block_square_sums(context, store.gradient(group).rows(begin, end),
+                    square_sums(group).rows(begin / kParameterBlock, end / kParameterBlock));
 }
 
 UpdateReport AdamWState::update(Context& context, ParameterStore& store, std::size_t group,
                                 const AdamWSettings& settings, double learning_rate, std::int64_t step) {
-  const Tensor gradient = store.gradient(group).rows(0, store.group(group).trainable_elements);
   double square_norm = 0.0;
   for (const double sum : on_host<double>(context, square_sums(group))) square_norm += sum;
   UpdateReport report{std::sqrt(square_norm), std::isfinite(square_norm)};
@@ -38,11 +47,13 @@ UpdateReport AdamWState::update(Context& context, ParameterStore& store, std::si
                              .weight_decay = settings.weight_decay,
                              .step = step + 1,
                              .gradient_scale = clip};
+  const auto [begin, end] = part(group);
+  if (begin == end) return report;
   adamw(context,
-        {.master = store.master(group),
+        {.master = store.master(group).rows(begin, end),
          .first_moment = first_moment(group),
          .second_moment = second_moment(group),
-         .gradient = gradient,
+         .gradient = store.gradient(group).rows(begin, end),
          .working = Tensor()},
         adamw_step);
   return report;

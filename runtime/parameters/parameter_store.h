@@ -59,6 +59,12 @@ struct ParameterGroup {
   std::int64_t exchange_elements = 0;   ///< parameters and statistics, padded
 };
 
+/// Trainable elements [begin, end) of a group, on block borders: what one rank has of something.
+struct ParameterPart {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t elements() const { return end - begin; }
+};
+
 /// Lays spans out block by block; shared by the store and by whoever needs scratch of the same layout.
 ParameterGroup lay_out(const ParameterGroupSpec& spec);
 /// The named views of `memory` (exchange_elements or trainable_elements floats laid out as `group`).

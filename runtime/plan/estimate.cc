@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "runtime/comm/reduction_tree.h"
@@ -19,7 +20,7 @@ std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features) {
 }
 
 std::int64_t MemoryEstimate::total() const {
-  return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader;
+  return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader + collected;
 }
 
 MemoryEstimate estimate_memory(const MemoryRequest& request) {
@@ -30,7 +31,7 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   MemoryEstimate estimate;
   estimate.frozen_weights = request.frozen_parameters * compute_bytes;
   estimate.master = kFloatBytes * parameters;
-  estimate.moments = 2 * kFloatBytes * parameters;
+  estimate.moments = (2 * kFloatBytes * parameters + request.state_shards - 1) / request.state_shards;
   estimate.gradients = kFloatBytes * parameters;
   // Packed W_enc, W_dec and W_dec transposed; the sparse route reads rows of W_dec, of the masters where they are fp32.
   const std::int64_t copies = request.compute == DType::kFloat32 ? 3 : 4;
@@ -38,19 +39,22 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   estimate.leaf_buffers = leaf_joiner_bytes(layer_parameters, request.leaves / request.data_parallel);
   estimate.batch = kFloatBytes * leaf_tokens * (2 * request.features + request.width);
   estimate.loader = request.loader_bytes;
+  if (request.state_shards > 1)
+    estimate.collected = 2 * kFloatBytes * layer_parameters * std::min(2, request.layers_in_block);
   return estimate;
 }
 
 std::string MemoryEstimate::to_string() const {
   std::string text = fmt::format("{}:", readable_bytes(total()));
-  const std::array<std::pair<const char*, std::int64_t>, 8> parts = {{{"frozen weights", frozen_weights},
+  const std::array<std::pair<const char*, std::int64_t>, 9> parts = {{{"frozen weights", frozen_weights},
                                                                       {"master weights", master},
                                                                       {"moments", moments},
                                                                       {"gradients", gradients},
                                                                       {"working copy", working_copy},
                                                                       {"leaf buffers", leaf_buffers},
                                                                       {"batch", batch},
-                                                                      {"loader", loader}}};
+                                                                      {"loader", loader},
+                                                                      {"moments to write", collected}}};
   for (const auto& [part, bytes] : parts) {
     if (bytes > 0) text += fmt::format(" {} {},", part, readable_bytes(bytes));
   }

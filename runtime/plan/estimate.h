@@ -16,6 +16,7 @@ struct MemoryRequest {
   std::int64_t features = 0;  ///< F
   int layers_in_block = 1;    ///< trained on this rank
   int data_parallel = 1;
+  int state_shards = 1;  ///< ranks that share the moments
   std::int64_t leaves = 8;
   std::int64_t batch_tokens = 0;  ///< over all ranks
   std::int64_t loader_bytes = 0;  ///< loader_memory_bytes; 0 when there is no cache
@@ -27,15 +28,16 @@ struct MemoryRequest {
 struct MemoryEstimate {
   std::int64_t frozen_weights = 0;  ///< in `compute`
   std::int64_t master = 0;          ///< 4np
-  std::int64_t moments = 0;         ///< 8np
+  std::int64_t moments = 0;         ///< 8np, over the ranks that share them
   std::int64_t gradients = 0;       ///< 4np
   std::int64_t working_copy = 0;    ///< of W_enc and W_dec, packed and by rows, in `compute`
   std::int64_t leaf_buffers = 0;    ///< one layer's gradients of leaves on their way through the tree
   std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
   std::int64_t loader = 0;          ///< batches in use and read ahead
+  std::int64_t collected = 0;  ///< whole moments of one layer, or of two, while checkpoints of shared ones are written
   std::int64_t total() const;
-  std::int64_t on_device() const { return total() - loader; }  ///< where the adapters are trained
-  std::string to_string() const;                               ///< one line, largest unit first
+  std::int64_t on_device() const { return total() - loader - collected; }  ///< where the adapters are trained
+  std::string to_string() const;                                           ///< one line, largest unit first
 };
 MemoryEstimate estimate_memory(const MemoryRequest& request);
 

@@ -1,37 +1,48 @@
 #include "runtime/train/checkpointing.h"
 
+#include <algorithm>
+#include <exception>
+#include <optional>
+
 #include "kernels/core/memory.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/state_shards.h"
 
 namespace tadapt {
 namespace {
 
 constexpr char kCounters[] = "tokens_since_active";
+constexpr char kFirst[] = "m.", kSecond[] = "v.";
 
 std::string adapter_file(const Trainee& trainee) { return trainee.name + ".safetensors"; }
 std::string optimizer_file(const Trainee& trainee) { return trainee.name + ".optimizer.safetensors"; }
 
 /// "m.W_enc", "v.W_enc", … over both moments.
-NamedTensors moment_tensors(const ParameterGroup& layout, const Tensor& first_moment, const Tensor& second_moment) {
+NamedTensors moment_tensors(const ParameterGroup& layout, const WholeMoments& moments) {
   NamedTensors tensors;
-  const ParameterTensors first = parameter_views(layout, first_moment);
-  const ParameterTensors second = parameter_views(layout, second_moment);
-  for (const auto& [name, tensor] : first.entries()) tensors["m." + name] = tensor;
-  for (const auto& [name, tensor] : second.entries()) tensors["v." + name] = tensor;
+  const ParameterTensors first = parameter_views(layout, moments.first());
+  const ParameterTensors second = parameter_views(layout, moments.second());
+  for (const auto& [name, tensor] : first.entries()) tensors[kFirst + name] = tensor;
+  for (const auto& [name, tensor] : second.entries()) tensors[kSecond + name] = tensor;
   return tensors;
+}
+
+/// The part's tensor of this name; DataError unless it has this type and shape.
+Tensor saved_tensor(const CheckpointPart& part, const std::string& name, DType dtype, const Shape& shape,
+                    const std::string& file) {
+  const auto found = part.tensors.find(name);
+  if (found == part.tensors.end()) throw DataError("{}: tensor {} is missing", file, name);
+  const Tensor saved = found->second.tensor();
+  if (saved.dtype() != dtype || saved.shape() != shape)
+    throw DataError("{}: tensor {}: expected {} {}, found {} {}", file, name, tadapt::name(dtype), shape.to_string(),
+                    tadapt::name(saved.dtype()), saved.shape().to_string());
+  return saved;
 }
 
 /// Copies the part's tensors into `into`; both must hold the same names, types and shapes.
 void copy_into(Context& context, const CheckpointPart& part, const NamedTensors& into, const std::string& file) {
-  for (const auto& [name, tensor] : into) {
-    const auto found = part.tensors.find(name);
-    if (found == part.tensors.end()) throw DataError("{}: tensor {} is missing", file, name);
-    const Tensor saved = found->second.tensor();
-    if (saved.dtype() != tensor.dtype() || saved.shape() != tensor.shape())
-      throw DataError("{}: tensor {}: expected {} {}, found {} {}", file, name, tadapt::name(tensor.dtype()),
-                      tensor.shape().to_string(), tadapt::name(saved.dtype()), saved.shape().to_string());
-    copy(context, saved, tensor);
-  }
+  for (const auto& [name, tensor] : into)
+    copy(context, saved_tensor(part, name, tensor.dtype(), tensor.shape(), file), tensor);
   synchronize(context);
 }
 
@@ -41,9 +52,19 @@ NamedTensors named(const ParameterTensors& tensors) {
   return result;
 }
 
-NamedTensors with_counters(NamedTensors moments, std::vector<std::int64_t>& counters) {
-  moments[kCounters] = Tensor::of(std::span(counters), {static_cast<std::int64_t>(counters.size())});
-  return moments;
+Tensor counters_of(Trainee& trainee) {
+  std::vector<std::int64_t>& counters = trainee.tokens_since_active;
+  return Tensor::of(std::span(counters), {static_cast<std::int64_t>(counters.size())});
+}
+
+std::vector<PartRecord> write_trainee(Context& context, CheckpointWriter& writer, Trainee& trainee,
+                                      const ParameterGroup& layout, const Tensor& master, const WholeMoments& moments) {
+  const HostView masters(context, master);
+  NamedTensors optimizer = moment_tensors(layout, moments);
+  optimizer[kCounters] = counters_of(trainee);
+  return {writer.write_part(adapter_file(trainee), named(parameter_views(layout, masters.tensor())),
+                            {{"layer", std::to_string(trainee.layer)}}),
+          writer.write_part(optimizer_file(trainee), optimizer)};
 }
 
 }  // namespace
@@ -59,25 +80,34 @@ std::filesystem::path newest_checkpoint(FileSystem& files, Communicator& world, 
   });
 }
 
-Checkpointer::Checkpointer(Context& context, FileSystem& files, Communicator& world, const ProcessGrid& grid,
+Checkpointer::Checkpointer(Context& context, FileSystem& files, Communicator& world, Communicator& group,
                            CheckpointPlan plan)
-    : context_(context), files_(files), world_(world), grid_(grid), plan_(std::move(plan)) {}
+    : context_(context), files_(files), world_(world), group_(group), plan_(std::move(plan)) {}
 
 std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
                                                   const ParameterStore& store, const AdamWState& optimiser) const {
   std::vector<PartRecord> records;
-  // The ranks of a group hold the same state and share its writing.
-  for (auto i = static_cast<std::size_t>(grid_.index_of(world_.rank())); i < trainees.size();
-       i += static_cast<std::size_t>(grid_.data_parallel())) {
-    Trainee& trainee = trainees[i];
-    const HostView masters(context_, store.master(i)), first(context_, optimiser.first_moment(i)),
-        second(context_, optimiser.second_moment(i));
-    records.push_back(writer.write_part(adapter_file(trainee), named(parameter_views(store.group(i), masters.tensor())),
-                                        {{"layer", std::to_string(trainee.layer)}}));
-    records.push_back(writer.write_part(
-        optimizer_file(trainee),
-        with_counters(moment_tensors(store.group(i), first.tensor(), second.tensor()), trainee.tokens_since_active)));
+  std::exception_ptr failure;  // kept until the end: others wait for this rank's part of the moments
+  // The ranks of a group share the writing: of each `ranks` trainees every one writes its own.
+  const auto ranks = static_cast<std::size_t>(group_.size()), place = static_cast<std::size_t>(group_.rank());
+  for (std::size_t first = 0; first < trainees.size(); first += ranks) {
+    const std::size_t own = first + place;
+    std::optional<WholeMoments> moments;
+    for (std::size_t i = first; i < std::min(first + ranks, trainees.size()); ++i) {
+      if (i != own && !optimiser.sharded()) continue;
+      WholeMoments whole(context_, group_, optimiser, i);
+      if (i == own) moments = std::move(whole);
+    }
+    if (!moments || failure) continue;
+    try {
+      for (PartRecord& record :
+           write_trainee(context_, writer, trainees[own], store.group(own), store.master(own), *moments))
+        records.push_back(std::move(record));
+    } catch (const std::exception&) {
+      failure = std::current_exception();
+    }
   }
+  if (failure) std::rethrow_exception(failure);
   return records;
 }
 
@@ -124,14 +154,33 @@ std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, std:
       const std::string masters = adapter_file(trainees[i]), moments = optimizer_file(trainees[i]);
       copy_into(context_, read_part(files_, info, masters), named(store.master_views(i)),
                 (checkpoint / masters).string());
-      copy_into(context_, read_part(files_, info, moments),
-                with_counters(moment_tensors(store.group(i), optimiser.first_moment(i), optimiser.second_moment(i)),
-                              trainees[i].tokens_since_active),
-                (checkpoint / moments).string());
+      const CheckpointPart saved = read_part(files_, info, moments);
+      const std::string file = (checkpoint / moments).string();
+      copy_into(context_, saved, {{kCounters, counters_of(trainees[i])}}, file);
+      restore_moments(saved, store.group(i), optimiser, i, file);
     }
   });
   verified_.insert(checkpoint);
   return step;
+}
+
+/// Those elements that this rank's part has.
+void Checkpointer::restore_moments(const CheckpointPart& part, const ParameterGroup& layout,
+                                   const AdamWState& optimiser, std::size_t index, const std::string& file) const {
+  const auto [part_begin, part_end] = optimiser.part(index);
+  const std::pair<const char*, Tensor> moments[] = {{kFirst, optimiser.first_moment(index)},
+                                                    {kSecond, optimiser.second_moment(index)}};
+  for (const auto& [prefix, moment] : moments) {
+    for (const ParameterGroup::Span& span : layout.parameters) {
+      const std::int64_t elements = span.shape.elements();
+      const Tensor saved = saved_tensor(part, prefix + span.name, moment.dtype(), span.shape, file);
+      const std::int64_t begin = std::max(span.offset, part_begin), end = std::min(span.offset + elements, part_end);
+      if (begin >= end) continue;
+      copy(context_, saved.reshaped({elements}).rows(begin - span.offset, end - span.offset),
+           moment.rows(begin - part_begin, end - part_begin));
+    }
+  }
+  synchronize(context_);
 }
 
 void Checkpointer::require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const {

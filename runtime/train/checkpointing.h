@@ -10,7 +10,6 @@
 
 #include "data/checkpoint.h"
 #include "runtime/comm/communicator.h"
-#include "runtime/comm/process_grid.h"
 #include "runtime/optim/adamw_state.h"
 #include "runtime/train/trainee.h"
 
@@ -33,10 +32,11 @@ struct CheckpointPlan {
 };
 
 /// Saves and restores a run's trainees: `layer-003.safetensors` (masters) and `layer-003.optimizer.safetensors`
-/// (moments, activity counters) per layer, whatever the process grid.
+/// (moments, activity counters) per layer, whatever the process grid and whoever has the moments.
 class Checkpointer {
  public:
-  Checkpointer(Context& context, FileSystem& files, Communicator& world, const ProcessGrid& grid, CheckpointPlan plan);
+  /// `group`: the ranks that hold the same layers as this one.
+  Checkpointer(Context& context, FileSystem& files, Communicator& world, Communicator& group, CheckpointPlan plan);
 
   /// Writes, verifies, then prunes older ones. A failure on any rank fails on all. Collective. Returns the path.
   std::string save(std::int64_t step, std::vector<Trainee>& trainees, const ParameterStore& store,
@@ -50,13 +50,15 @@ class Checkpointer {
  private:
   std::vector<PartRecord> write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
                                       const ParameterStore& store, const AdamWState& optimiser) const;
+  void restore_moments(const CheckpointPart& part, const ParameterGroup& layout, const AdamWState& optimiser,
+                       std::size_t index, const std::string& file) const;
   nlohmann::json state(std::int64_t step) const;
   void require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const;
 
   Context& context_;
   FileSystem& files_;
   Communicator& world_;
-  const ProcessGrid& grid_;
+  Communicator& group_;
   CheckpointPlan plan_;
   std::set<std::filesystem::path> verified_;  // by this process
 };

@@ -21,7 +21,7 @@ bool parse_device(const std::string& text, DeviceRequest& request);
 /// Where a rank stands.
 struct RankPlace {
   int local_rank = 0;  ///< among the ranks of its host
-  int threads = 1;     ///< for a context on the CPU
+  int threads = 1;     ///< of the CPU
 };
 
 /// The context of this rank, all ranks on the same kind of device. With "auto" that is a GPU where every rank can use
@@ -30,6 +30,13 @@ struct RankPlace {
 /// instead. Collective.
 Context choose_device(const DeviceRequest& request, const RankPlace& place, Communicator& world,
                       const std::function<void(const std::string& line)>& announce);
+
+/// How many of the ranks compute on this rank's device; all of them on a CPU's host count as one. Collective.
+int ranks_on_device(const Context& context, Communicator& world);
+
+/// ConfigError unless the memory free on a GPU is enough for `bytes` for each of the ranks that share it; `what` names
+/// the parts. Nothing on a CPU.
+void require_device_memory(const Context& context, int sharing, std::int64_t bytes, const std::string& what);
 
 /// What the numbers of a run depend on besides its options: the CPU's effective instruction set, or the GPU's kind.
 std::string arithmetic_of(const Context& context);

@@ -157,6 +157,12 @@ Options optim_options() {
              field(&RunOptions::optim, &OptimOptions::warmup_fraction), kFraction),
       number({"optim.clip_norm", "", "Largest gradient norm of one layer; 0: no clipping."},
              field(&RunOptions::optim, &OptimOptions::clip_norm), kNotNegative),
+      word({"optim.shard_state", "",
+            "on: each data-parallel rank holds AdamW's moments of its part only, and updates that; results are the "
+            "same, on "
+            "several GPUs in grid.sum_order: fixed.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::optim, &OptimOptions::shard_state), {{"off", ShardState::kOff}, {"on", ShardState::kOn}}),
   };
 }
 

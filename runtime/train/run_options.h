@@ -16,6 +16,7 @@ namespace tadapt {
 enum class RowFormat { kBFloat16, kFloat32, kInt8 };
 enum class RowOrder { kWindow, kGlobal };
 enum class SparsityScale { kRelative, kAbsolute };
+enum class ShardState { kOff, kOn };
 
 struct ModelOptions {
   std::filesystem::path base;        ///< directory of the base model
@@ -58,8 +59,9 @@ struct OptimOptions {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0.0;
-  double warmup_fraction = 0.05;  ///< of all steps, linear from 0; then cosine to 0
-  double clip_norm = 1.0;         ///< per layer (local objective); 0: no clipping
+  double warmup_fraction = 0.05;              ///< of all steps, linear from 0; then cosine to 0
+  double clip_norm = 1.0;                     ///< per layer (local objective); 0: no clipping
+  ShardState shard_state = ShardState::kOff;  ///< whether data-parallel ranks share the moments
 };
 
 struct TrainOptions {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/core/host_memory.h"
+#include "kernels/sparse.h"
 #include "runtime/plan/grid_cost.h"
 
 namespace tadapt {
@@ -27,6 +28,17 @@ std::int64_t step_count(const RunOptions& options, std::int64_t train_rows) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
 }
 
+/// ConfigError when a leaf has more activations than active pairs can be counted.
+void require_countable_leaves(const RunOptions& options) {
+  const std::int64_t leaf_tokens = options.train.batch_tokens / options.train.reduction_leaves;
+  const std::int64_t features = options.adapter.features;
+  if (options.adapter.sparse_below == 0.0 || leaf_tokens <= kMostPairs / features) return;
+  throw ConfigError(
+      "train.reduction_leaves {}: a leaf of {} tokens and {} features has more than {} activations, the most that the "
+      "sparse route counts; use more leaves, or adapter.sparse_below: 0",
+      options.train.reduction_leaves, leaf_tokens, features, kMostPairs);
+}
+
 }  // namespace
 
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
@@ -41,6 +53,7 @@ RunShape run_shape(const RunOptions& options, const CacheFormat& format,
   if (shape.train_rows == 0)
     throw ConfigError("cache.held_out_shards: of {} shards, no row is left to train on", shape.shards);
   shape.steps = step_count(options, shape.train_rows);
+  require_countable_leaves(options);
   return shape;
 }
 
@@ -82,6 +95,7 @@ MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, cons
        .features = options.adapter.features,
        .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
        .data_parallel = grid.data_parallel(),
+       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
        .leaves = options.train.reduction_leaves,
        .batch_tokens = options.train.batch_tokens,
        .loader_bytes = static_cast<std::int64_t>(loader_memory_bytes(format, data_order(options, shape), loader)),

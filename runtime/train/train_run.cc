@@ -17,6 +17,7 @@
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/run_shape.h"
+#include "runtime/train/state_shards.h"
 
 namespace tadapt {
 namespace {
@@ -119,27 +120,26 @@ std::optional<Ground> prepare_ground(const RunOptions& options, const RunEnviron
     const RunShape layers{.layers = wanted.format.layers, .width = wanted.format.width};
     ground.grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
   });
+  const int sharing = ranks_on_device(environment.context, environment.world);
+  const auto require_memory = [&](const RunShape& shape) {
+    const MemoryEstimate needed = run_memory(options, shape, *ground.grid);
+    require_device_memory(environment.context, sharing, needed.on_device(), needed.to_string());
+  };
   // What is wrong with the run is said before anything is captured for it.
-  const auto approve = [&](const CapturePlan& plan) { run_shape(options, plan.format, plan.rows_per_shard); };
+  const auto approve = [&](const CapturePlan& plan) {
+    require_memory(run_shape(options, plan.format, plan.rows_per_shard));
+  };
   if (prepare_cache(options, environment, wanted, approve) == CaptureOutcome::kStopped) return std::nullopt;
 
   agree(environment.world, [&] {
     ground.cache = std::make_unique<ActivationCacheReader>(environment.files, wanted.directory);
     ground.shape = run_shape(options, wanted.format, rows_per_shard(ground.cache->manifest()));
     ground.losses = losses_of(options, *ground.cache, ground.shape.layers);
+    require_memory(ground.shape);
   });
   if (const std::string warning = held_out_warning(options, ground.shape); !warning.empty()) environment.print(warning);
   environment.print(describe(options, ground.shape, *ground.grid));
   return ground;
-}
-
-/// ConfigError when a GPU has not the memory that training takes; said before anything is allocated there.
-void require_device_memory(const RunEnvironment& environment, const MemoryEstimate& needed) {
-  if (environment.context.device() == Device::kCpu) return;
-  const DeviceMemory memory = device_memory(environment.context.device());
-  if (static_cast<std::size_t>(needed.on_device()) <= memory.free) return;
-  throw ConfigError("GPU memory: training needs about {} bytes ({}), {} of {} are free", needed.on_device(),
-                    needed.to_string(), memory.free, memory.total);
 }
 
 }  // namespace
@@ -160,7 +160,6 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
   if (!ground) return before;
   const auto& [cache, shape, losses, grid] = *ground;
 
-  agree(environment.world, [&] { require_device_memory(environment, run_memory(options, shape, *grid)); });
   const int rank = environment.world.rank();
   const DeviceGroup group =
       make_device_group(environment.world.split(grid->block_of(rank), rank, "data-parallel groups"),
@@ -168,8 +167,9 @@ TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& en
   environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
   std::vector<Trainee> trainees = make_trainees(options, environment, *grid, losses, shape.width);
   ParameterStore store(environment.context.device(), group_specs(trainees));
-  AdamWState optimiser(environment.context.device(), store);
-  Checkpointer checkpointer(environment.context, environment.files, environment.world, *grid,
+  AdamWState optimiser(environment.context.device(), store,
+                       state_parts(options.optim.shard_state, store, *group.communicator));
+  Checkpointer checkpointer(environment.context, environment.files, environment.world, *group.communicator,
                             {.run_dir = options.dir,
                              .keep = options.checkpoint.keep,
                              .batch_tokens = options.train.batch_tokens,

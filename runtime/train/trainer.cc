@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <tuple>
 
 #include "kernels/core/memory.h"
 #include "kernels/optim.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/state_shards.h"
 
 namespace tadapt {
 namespace {
@@ -18,7 +20,7 @@ enum Field : std::size_t {
   kActivePairs,
   kGradientNorm,
   kDeadShare,
-  kBadTensor,  // place of the first parameter whose gradient is not finite, or -1
+  kBadTensor,  // place of the first parameter whose gradient, as far as this rank knows it, is not finite, or -1
   kFields
 };
 constexpr std::size_t kStopField = 0;   // of a rank: was a stop asked for
@@ -56,7 +58,7 @@ struct Trainer::Work {
   UpdateReport update;
   double active_pairs = 0.0;
   int bad_tensor = -1;
-  std::unique_ptr<PendingSum> exchange;
+  std::unique_ptr<PendingExchange> gradient, statistics, masters;
 };
 
 Trainer::Trainer(TrainerParts parts, std::int64_t total_steps)
@@ -123,11 +125,12 @@ void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
   const ActivationBatch& batch = parts_.loader.next();
   std::vector<Work> work(parts_.trainees.size());
   if (!work.empty()) upload_.start(batch.layers.front());
-  for (std::size_t i = 0; i < work.size(); ++i) {
-    backward(i, batch, work[i]);
-    if (i > 0) finish(i - 1, step, work[i - 1]);  // its exchange ran beside the backward above
+  // What the ranks exchange for one trainee runs beside the backward of the next.
+  for (std::size_t i = 0; i < work.size() + 2; ++i) {
+    if (i < work.size()) backward(i, batch, work[i]);
+    if (i >= 1 && i - 1 < work.size()) update(i - 1, step, work[i - 1]);
+    if (i >= 2) prepare(i - 2, work[i - 2]);
   }
-  if (!work.empty()) finish(work.size() - 1, step, work.back());
 
   metrics = {.step = step + 1, .learning_rate = schedule_.at(step), .names = names_, .trainees = {}};
   const std::vector<double> shared = share(step, work);
@@ -137,8 +140,7 @@ void Trainer::train_step(std::int64_t step, StepMetrics& metrics) {
   for (int block = 0; block < parts_.grid.blocks(); ++block) {
     for (std::size_t place = 0; place < parts_.grid.layers_of_block(block).size(); ++place) {
       metrics.trainees.push_back(combine(shared, block, place, parts_.losses[metrics.trainees.size()]));
-      const std::size_t first = static_cast<std::size_t>(parts_.grid.rank_of(block, 0)) * per_rank;
-      bad_tensors.push_back(static_cast<int>(shared[first + kRankFields + place * kFields + kBadTensor]));
+      bad_tensors.push_back(bad_tensor(shared, block, place));
     }
   }
   require_finite(metrics, bad_tensors);
@@ -171,26 +173,43 @@ void Trainer::backward(std::size_t index, const ActivationBatch& batch, Work& wo
     joiner_.push(context);
   }
   trace("exchange-started", index);
-  work.exchange = parts_.group.start_sum(gradient, fmt::format("gradient of {}", trainee.name));
+  const std::string label = fmt::format("gradient of {}", trainee.name);
+  if (!parts_.optimiser.sharded()) {
+    work.gradient = parts_.group.start_sum(gradient, label);
+    return;
+  }
+  work.gradient = parts_.group.start_scatter_sum(gradient.rows(0, layout.trainable_elements), label);
+  work.statistics = parts_.group.start_sum(gradient.rows(layout.trainable_elements, layout.exchange_elements),
+                                           fmt::format("statistics of {}", trainee.name));
 }
 
-void Trainer::finish(std::size_t index, std::int64_t step, Work& work) {
+void Trainer::update(std::size_t index, std::int64_t step, Work& work) {
   Context& context = parts_.environment.context;
-  work.exchange->wait();
+  work.gradient->wait();
+  if (work.statistics) work.statistics->wait();
   trace("exchange-joined", index);
   Trainee& trainee = parts_.trainees[index];
   if (exchanges()) parts_.optimiser.measure(context, parts_.store, index);
+  if (parts_.optimiser.sharded()) join_square_sums(context, parts_.group, parts_.optimiser, index);
   work.update = parts_.optimiser.update(context, parts_.store, index, settings_, schedule_.at(step), step);
   work.value = joined_value(on_host<double>(context, values(index)));
   const Tensor counted = statistic_views(parts_.store.group(index), parts_.store.gradient(index))[kActiveCounts];
   const std::vector<float> counts = on_host<float>(context, counted);
   for (const float count : counts) work.active_pairs += count;
   if (!work.update.finite) {
-    work.bad_tensor = first_non_finite_tensor(index);
+    const auto [begin, end] = parts_.optimiser.part(index);
+    work.bad_tensor = first_non_finite_parameter(index, parts_.store.gradient(index).rows(begin, end), begin);
     return;
   }
   trainee.count_activity(counts, parts_.options.train.batch_tokens);
-  trainee.adapter->prepare(context, parts_.store.master_views(index));
+  if (parts_.optimiser.sharded())
+    work.masters = parts_.group.start_gather(parts_.store.master(index), fmt::format("weights of {}", trainee.name));
+}
+
+void Trainer::prepare(std::size_t index, Work& work) {
+  if (!work.update.finite) return;
+  if (work.masters) work.masters->wait();
+  parts_.trainees[index].adapter->prepare(parts_.environment.context, parts_.store.master_views(index));
   trace("updated", index);
 }
 
@@ -233,14 +252,27 @@ TraineeMetrics Trainer::combine(const std::vector<double>& shared, int block, st
   return one;
 }
 
-int Trainer::first_non_finite_tensor(std::size_t index) {
-  const ParameterTensors gradients = parameter_views(parts_.store.group(index), parts_.store.gradient(index));
-  for (std::size_t i = 0; i < gradients.entries().size(); ++i) {
-    const Tensor& tensor = gradients.entries()[i].tensor;
-    if (first_non_finite(parts_.environment.context, tensor.reshaped({tensor.elements()})) >= 0)
-      return static_cast<int>(i);
+/// Each rank says what it found in its part of the gradient.
+int Trainer::bad_tensor(const std::vector<double>& shared, int block, std::size_t place) const {
+  const std::size_t per_rank = shared.size() / static_cast<std::size_t>(parts_.grid.ranks());
+  int first = -1;
+  for (int index = 0; index < parts_.grid.data_parallel(); ++index) {
+    const std::size_t of_rank = static_cast<std::size_t>(parts_.grid.rank_of(block, index)) * per_rank;
+    const int found = static_cast<int>(shared[of_rank + kRankFields + place * kFields + kBadTensor]);
+    if (found >= 0 && (first < 0 || found < first)) first = found;
   }
-  return -1;
+  return first;
+}
+
+/// Of numbers laid out as the trainee's parameters are from element `begin` on; or -1.
+int Trainer::first_non_finite_parameter(std::size_t index, const Tensor& numbers, std::int64_t begin) {
+  if (numbers.elements() == 0) return -1;
+  const std::int64_t at = first_non_finite(parts_.environment.context, numbers);
+  if (at < 0) return -1;
+  const auto& spans = parts_.store.group(index).parameters;
+  return static_cast<int>(std::ranges::upper_bound(spans, begin + at, {}, &ParameterGroup::Span::offset) -
+                          spans.begin()) -
+         1;
 }
 
 void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const {
@@ -259,16 +291,16 @@ void Trainer::require_finite(const StepMetrics& metrics, const std::vector<int>&
 void Trainer::require_finite_state(std::int64_t step) {
   agree(parts_.environment.world, [&] {
     for (std::size_t i = 0; i < parts_.trainees.size(); ++i) {
-      const std::pair<const char*, Tensor> states[] = {
-          {"", parts_.store.master(i)},
-          {"AdamW's first moment of ", parts_.optimiser.first_moment(i)},
-          {"AdamW's second moment of ", parts_.optimiser.second_moment(i)}};
-      for (const auto& [prefix, state] : states) {
-        const std::int64_t at = first_non_finite(parts_.environment.context, state);
-        if (at < 0) continue;
-        const auto& spans = parts_.store.group(i).parameters;
-        const auto after = std::ranges::upper_bound(spans, at, {}, &ParameterGroup::Span::offset);
-        throw NonFiniteError("{}", non_finite_message(parts_.trainees[i].layer, prefix + std::prev(after)->name, step));
+      const std::int64_t begin = parts_.optimiser.part(i).begin;
+      const std::tuple<const char*, Tensor, std::int64_t> states[] = {
+          {"", parts_.store.master(i), 0},
+          {"AdamW's first moment of ", parts_.optimiser.first_moment(i), begin},
+          {"AdamW's second moment of ", parts_.optimiser.second_moment(i), begin}};
+      for (const auto& [prefix, state, first_element] : states) {
+        const int bad = first_non_finite_parameter(i, state, first_element);
+        if (bad < 0) continue;
+        const std::string& name = parts_.store.group(i).parameters[static_cast<std::size_t>(bad)].name;
+        throw NonFiniteError("{}", non_finite_message(parts_.trainees[i].layer, prefix + name, step));
       }
     }
   });

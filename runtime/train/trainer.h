@@ -66,10 +66,12 @@ class Trainer {
   Tensor values(std::size_t index) const;
   void train_step(std::int64_t step, StepMetrics& metrics);
   void backward(std::size_t index, const ActivationBatch& batch, Work& work);
-  void finish(std::size_t index, std::int64_t step, Work& work);
+  void update(std::size_t index, std::int64_t step, Work& work);
+  void prepare(std::size_t index, Work& work);
   std::vector<double> share(std::int64_t step, const std::vector<Work>& work);
   TraineeMetrics combine(const std::vector<double>& shared, int block, std::size_t place, const LocalLoss& loss) const;
-  int first_non_finite_tensor(std::size_t index);
+  int bad_tensor(const std::vector<double>& shared, int block, std::size_t place) const;
+  int first_non_finite_parameter(std::size_t index, const Tensor& numbers, std::int64_t begin);
   void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const;
   void require_finite_state(std::int64_t step);
   std::string non_finite_message(int layer, const std::string& what, std::int64_t step) const;

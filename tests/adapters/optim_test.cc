@@ -57,6 +57,49 @@ TEST_F(AdamWStateTest, ClipsByTheNormOfTheTrainablePartOnly) {
   EXPECT_EQ(store_.master_views(0)["w"].span<float>()[2], 0.0f);
 }
 
+TEST(ShardedAdamWState, PartsTogetherAreTheWhole) {
+  constexpr std::int64_t kBlocks = 3;
+  const std::vector<ParameterGroupSpec> specs = {{"a", {{"w", {kBlocks * kParameterBlock}}}, {{"counts", {2}}}}};
+  Context context = Context::cpu(1);
+  ParameterStore whole(Device::kCpu, specs), shared(Device::kCpu, specs);
+  AdamWState state(Device::kCpu, whole);
+  const ParameterPart cut[] = {{0, kParameterBlock}, {kParameterBlock, 3 * kParameterBlock}, {0, 0}};
+  std::vector<AdamWState> shards;
+  for (const ParameterPart& part : cut) shards.emplace_back(Device::kCpu, shared, std::vector{part});
+  for (std::int64_t i = 0; i < kBlocks * kParameterBlock; ++i) {
+    for (const ParameterStore* store : {&whole, &shared})
+      store->gradient(0).span<float>()[static_cast<std::size_t>(i)] = std::sin(static_cast<float>(i));
+  }
+  state.measure(context, whole, 0);
+  const double norm = state.update(context, whole, 0, {.clip_norm = 1.0}, 0.1, 0).gradient_norm;
+  for (AdamWState& shard : shards) {
+    EXPECT_TRUE(shard.sharded());
+    for (AdamWState& other : shards) {  // each measures its part for all
+      other.measure(context, shared, 0);
+      const auto [begin, end] = other.part(0);
+      for (std::int64_t block = begin / kParameterBlock; block < end / kParameterBlock; ++block) {
+        const auto at = static_cast<std::size_t>(block);
+        shard.square_sums(0).span<double>()[at] = other.square_sums(0).span<double>()[at];
+      }
+    }
+    EXPECT_EQ(shard.update(context, shared, 0, {.clip_norm = 1.0}, 0.1, 0).gradient_norm, norm);
+    const auto [begin, end] = shard.part(0);
+    EXPECT_EQ(shard.second_moment(0).elements(), end - begin);
+    for (std::int64_t i = begin; i < end; ++i)
+      ASSERT_EQ(shard.second_moment(0).span<float>()[static_cast<std::size_t>(i - begin)],
+                state.second_moment(0).span<float>()[static_cast<std::size_t>(i)]);
+  }
+  for (std::size_t i = 0; i < kBlocks * kParameterBlock; ++i)
+    ASSERT_EQ(shared.master(0).span<float>()[i], whole.master(0).span<float>()[i]);
+  EXPECT_FALSE(state.sharded());
+}
+
+TEST(ShardedAdamWState, RefusesPartsOffTheBlocks) {
+  const ParameterStore store(Device::kCpu, {{"a", {{"w", {kParameterBlock}}}, {}}});
+  EXPECT_THROW(AdamWState(Device::kCpu, store, {{0, 5}}), ShapeError);
+  EXPECT_THROW(AdamWState(Device::kCpu, store, {{0, 2 * kParameterBlock}}), ShapeError);
+}
+
 TEST_F(AdamWStateTest, ANonFiniteGradientChangesNothing) {
   const auto gradient = parameter_views(store_.group(0), store_.gradient(0))["w"].span<float>();
   gradient[2] = std::numeric_limits<float>::quiet_NaN();

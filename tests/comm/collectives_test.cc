@@ -35,6 +35,7 @@ TEST(SelfCommunicator, IsAGroupOfOne) {
   testing::check_broadcasts(comm);
   testing::check_split(comm);
   testing::check_exact_sum(comm);
+  testing::check_scatter_and_gather(comm, {0, 5, 10'000});
   comm.barrier("alone");
 }
 

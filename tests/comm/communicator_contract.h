@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -93,12 +94,37 @@ inline void check_tree_sum(Communicator& comm, const std::vector<std::size_t>& s
   }
 }
 
-/// Several sums under way, gathers between them, waited for in another order: the bits of one single sum.
+/// A scatter leaves the bits of the tree in this rank's part, and a gather brings them to all; of any size.
+inline void check_scatter_and_gather(Communicator& comm, const std::vector<std::size_t>& sizes) {
+  for (const std::size_t count : sizes) {
+    std::vector<std::vector<float>> leaves;
+    for (int rank = 0; rank < comm.size(); ++rank) leaves.push_back(wild_floats(rank, count));
+    std::vector<float> expected(count), values = leaves[static_cast<std::size_t>(comm.rank())];
+    for (std::size_t i = 0; i < count; ++i) expected[i] = balanced_sum(leaves, i, 0, leaves.size());
+    comm.start_scatter_sum(view(values), "scatter")->wait();
+    const ElementRange part = comm.part(static_cast<std::int64_t>(count));
+    const auto in_part = [&](std::size_t i) {
+      return static_cast<std::int64_t>(i) >= part.begin && static_cast<std::int64_t>(i) < part.end;
+    };
+    for (std::size_t i = 0; i < count; ++i) {
+      if (in_part(i)) continue;
+      values[i] = std::numeric_limits<float>::quiet_NaN();  // nobody's to send on
+    }
+    std::vector<float> own = expected;
+    for (std::size_t i = 0; i < count; ++i) own[i] = in_part(i) ? values[i] : expected[i];
+    EXPECT_EQ(differing_bits(own, expected), 0u) << count << " elements scattered over " << comm.size();
+    comm.start_gather(view(values), "gather")->wait();
+    EXPECT_EQ(differing_bits(values, expected), 0u) << count << " elements gathered from " << comm.size();
+  }
+}
+
+/// Several sums, scatters and gathers under way, other calls between them, waited for in another order: the bits of one
+/// single sum.
 inline void check_overlapping_sums(Communicator& comm) {
   constexpr std::size_t kCount = 300'000;
   std::vector<float> whole = wild_floats(comm.rank(), kCount), cut = whole;
   comm.start_sum(view(whole), "whole")->wait();
-  std::vector<std::unique_ptr<PendingSum>> sums;
+  std::vector<std::unique_ptr<PendingExchange>> sums;
   for (std::size_t begin = 0; begin < kCount; begin += 70'001) {
     const std::size_t count = std::min<std::size_t>(70'001, kCount - begin);
     sums.push_back(comm.start_sum(Tensor::of(std::span(cut).subspan(begin, count), {static_cast<std::int64_t>(count)}),
@@ -109,6 +135,22 @@ inline void check_overlapping_sums(Communicator& comm) {
   for (auto sum = sums.rbegin(); sum != sums.rend(); ++sum) (*sum)->wait();
   for (const auto& sum : sums) EXPECT_TRUE(sum->done());
   EXPECT_EQ(differing_bits(cut, whole), 0u);
+
+  std::vector<float> scattered = wild_floats(comm.rank(), kCount), summed = scattered, gathered = whole;
+  const ElementRange part = comm.part(kCount);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    if (static_cast<std::int64_t>(i) < part.begin || static_cast<std::int64_t>(i) >= part.end) gathered[i] = 0.0f;
+  }
+  const auto scatter = comm.start_scatter_sum(view(scattered), "scatter");
+  const auto sum = comm.start_sum(view(summed), "sum");
+  const auto gather = comm.start_gather(view(gathered), "gather");
+  gather->wait();
+  sum->wait();
+  scatter->wait();
+  EXPECT_EQ(differing_bits(summed, whole), 0u);
+  EXPECT_EQ(differing_bits(gathered, whole), 0u);
+  for (auto i = static_cast<std::size_t>(part.begin); i < static_cast<std::size_t>(part.end); ++i)
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(scattered[i]), std::bit_cast<std::uint32_t>(whole[i]));
 }
 
 /// Even and odd ranks apart, in descending order of rank; both groups and their parent then work side by side.

@@ -21,6 +21,37 @@ TEST_P(PairwiseSum, IsTheBalancedTree) {
   run_ranks(GetParam(), [&](Communicator& comm) { testing::check_tree_sum(comm, sizes); });
 }
 
+TEST_P(PairwiseSum, IsTheSameTreeScatteredAndGathered) {
+  run_ranks(GetParam(), [](Communicator& comm) {
+    testing::check_scatter_and_gather(comm, {0, 1, 4095, 4097, 16384, 32769, 65'535, 100'003, 262'144});
+  });
+}
+
+TEST(PairwiseSum, CrossesTheBordersOfPiecesOfParts) {
+  run_ranks(4, [](Communicator& comm) {
+    constexpr std::size_t kSlices = 2 * SumQueue::kPieceElements;
+    testing::check_scatter_and_gather(comm, {kSlices - 1, kSlices, kSlices + 1, kSlices + 12'289});
+  });
+}
+
+TEST(Parts, AreContiguousOnBlockBordersAndNearlyEqual) {
+  for (const int ranks : {1, 2, 4, 8, 64}) {
+    for (const std::int64_t elements : {0, 1, 4096, 4097, 40'000, 1 << 20, 1'234'567}) {
+      std::int64_t end = 0;
+      for (const ElementRange& part : parts_of(elements, ranks)) {
+        EXPECT_EQ(part.begin, end);
+        EXPECT_EQ(part.begin % kReductionBlock, 0);
+        EXPECT_LE(std::abs(part.size() - elements / ranks), ranks * kReductionBlock);
+        end = part.end;
+      }
+      EXPECT_EQ(end, elements);
+    }
+  }
+  EXPECT_EQ(part_of(3 * kReductionBlock + 5, 1, 2), (ElementRange{kReductionBlock, 3 * kReductionBlock + 5}));
+  EXPECT_EQ(part_of(kReductionBlock, 0, 2), (ElementRange{0, 0}));
+  EXPECT_THROW(part_of(5, 2, 2), ShapeError);
+}
+
 TEST(PairwiseSum, CrossesTheBordersOfPieces) {
   run_ranks(2, [](Communicator& comm) {
     testing::check_tree_sum(comm, {SumQueue::kPieceElements - 1, SumQueue::kPieceElements, SumQueue::kPieceElements + 1,
@@ -32,6 +63,7 @@ TEST(PairwiseSum, RefusesGroupsThatAreNoPowerOfTwo) {
   run_ranks(3, [](Communicator& comm) {
     std::vector<float> values(8);
     EXPECT_THROW(comm.start_sum(testing::view(values), "three"), ConfigError);
+    EXPECT_THROW(comm.start_gather(testing::view(values), "three"), ConfigError);
   });
 }
 
@@ -68,9 +100,11 @@ class CountingTransport : public testing::ThreadTransport {
   std::size_t& sent_;
 };
 
-TEST(PairwiseSum, SendsTwiceTheBytesLessOneShare) {
-  constexpr int kRanks = 8;
-  constexpr std::size_t kElements = 64 * kReductionBlock;
+constexpr int kRanks = 8;
+constexpr std::size_t kElements = 64 * kReductionBlock;
+
+/// Bytes that each rank sends for one collective.
+std::vector<std::size_t> bytes_sent(Collective collective) {
   testing::ThreadWorld world(kRanks);
   std::vector<std::size_t> sent(kRanks);
   {
@@ -80,11 +114,18 @@ TEST(PairwiseSum, SendsTwiceTheBytesLessOneShare) {
         ProgressEngine engine(std::make_unique<CountingTransport>(world, rank, sent));
         ExchangeCommunicator comm(engine);
         std::vector<float> values(kElements, 1.0f);
-        comm.start_sum(testing::view(values), "counted")->wait();
+        comm.start(collective, testing::view(values), "counted")->wait();
       });
     }
   }
-  for (const std::size_t bytes : sent) EXPECT_EQ(bytes, 2 * (kElements - kElements / kRanks) * sizeof(float));
+  return sent;
+}
+
+TEST(PairwiseSum, SendsTwiceTheBytesLessOneShareAndScattersHalfOfThat) {
+  constexpr std::size_t kOnce = (kElements - kElements / kRanks) * sizeof(float);
+  for (const std::size_t bytes : bytes_sent(Collective::kSum)) EXPECT_EQ(bytes, 2 * kOnce);
+  for (const std::size_t bytes : bytes_sent(Collective::kScatterSum)) EXPECT_EQ(bytes, kOnce);
+  for (const std::size_t bytes : bytes_sent(Collective::kGather)) EXPECT_EQ(bytes, kOnce);
 }
 
 }  // namespace

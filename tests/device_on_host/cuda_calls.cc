@@ -20,8 +20,9 @@ const char* cudaGetErrorName(cudaError_t status) {
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  *count = visible == nullptr || *visible != '\0' ? 1 : 0;
+  return *count == 1 ? cudaSuccess : cudaErrorNoDevice;
 }
 cudaError_t cudaGetDevice(int* index) {
   *index = 0;

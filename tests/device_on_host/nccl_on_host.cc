@@ -70,6 +70,29 @@ bool fails(ncclComm& communicator, cudaStream_t stream, ncclResult_t* status) {
 
 int count_of(std::size_t count) { return static_cast<int>(count); }
 
+/// All ranks' numbers, rank after rank.
+std::vector<float> gathered(const void* from, std::size_t count, const ncclComm& communicator) {
+  std::vector<float> all(count * static_cast<std::size_t>(communicator.size));
+  MPI_Allgather(from, count_of(count), MPI_FLOAT, all.data(), count_of(count), MPI_FLOAT, communicator.ranks);
+  return all;
+}
+
+std::vector<float> sum_of_all(const void* from, std::size_t count, const ncclComm& communicator) {
+  std::vector<float> all = gathered(from, count, communicator);
+  for (std::size_t i = count; i < all.size(); ++i) all[i % count] += all[i];
+  all.resize(count);
+  return all;
+}
+
+template <class Body>
+ncclResult_t collective(ncclDataType_t type, ncclComm* communicator, cudaStream_t stream, const Body& body) {
+  if (type != ncclFloat) return ncclInvalidArgument;
+  if (busy(*communicator) || in_group()) return ncclInvalidUsage;
+  if (ncclResult_t status = ncclSuccess; fails(*communicator, stream, &status)) return status;
+  body();
+  return begin(*communicator);
+}
+
 }  // namespace
 
 const char* ncclGetErrorString(ncclResult_t status) {
@@ -159,15 +182,39 @@ ncclResult_t ncclCommAbort(ncclComm_t communicator) {
 
 ncclResult_t ncclAllReduce(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclRedOp_t operation,
                            ncclComm_t communicator, cudaStream_t stream) {
-  if (type != ncclFloat || operation != ncclSum) return ncclInvalidArgument;
-  if (busy(*communicator) || in_group()) return ncclInvalidUsage;
-  if (ncclResult_t status = ncclSuccess; fails(*communicator, stream, &status)) return status;
-  std::vector<float> all(count * static_cast<std::size_t>(communicator->size));
-  MPI_Allgather(from, count_of(count), MPI_FLOAT, all.data(), count_of(count), MPI_FLOAT, communicator->ranks);
-  float* sum = static_cast<float*>(to);
-  std::copy_n(all.begin(), count, sum);
-  for (std::size_t i = count; i < all.size(); ++i) sum[i % count] += all[i];
-  return begin(*communicator);
+  if (operation != ncclSum) return ncclInvalidArgument;
+  return collective(type, communicator, stream, [&] {
+    const std::vector<float> sum = sum_of_all(from, count, *communicator);
+    std::copy(sum.begin(), sum.end(), static_cast<float*>(to));
+  });
+}
+
+ncclResult_t ncclReduceScatter(const void* from, void* to, std::size_t count, ncclDataType_t type,
+                               ncclRedOp_t operation, ncclComm_t communicator, cudaStream_t stream) {
+  if (operation != ncclSum) return ncclInvalidArgument;
+  return collective(type, communicator, stream, [&] {
+    const std::vector<float> sum =
+        sum_of_all(from, count * static_cast<std::size_t>(communicator->size), *communicator);
+    int rank = 0;
+    MPI_Comm_rank(communicator->ranks, &rank);
+    std::copy_n(sum.begin() + static_cast<std::ptrdiff_t>(count) * rank, count, static_cast<float*>(to));
+  });
+}
+
+ncclResult_t ncclAllGather(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclComm_t communicator,
+                           cudaStream_t stream) {
+  return collective(type, communicator, stream, [&] {
+    const std::vector<float> all = gathered(from, count, *communicator);
+    std::copy(all.begin(), all.end(), static_cast<float*>(to));
+  });
+}
+
+ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDataType_t type, int root,
+                           ncclComm_t communicator, cudaStream_t stream) {
+  return collective(type, communicator, stream, [&] {
+    if (from != to) std::memcpy(to, from, count * sizeof(float));
+    MPI_Bcast(to, count_of(count), MPI_FLOAT, root, communicator->ranks);
+  });
 }
 
 ncclResult_t ncclGroupStart() {

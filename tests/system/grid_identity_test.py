@@ -31,6 +31,14 @@ class GridIdentityTest(SystemTest):
         self.train("global-4", 4, grid__data_parallel=2, **options)
         self.assert_same_run("global-1", "global-4", 20)
 
+    def test_optimiser_state_shared_or_not(self):
+        options = dict(train__steps=20, checkpoint__every_steps=0)
+        self.train("whole-state", grid__threads=1, **options)
+        for data_parallel in (2, 4):
+            name = f"shared-state-{data_parallel}"
+            self.train(name, 4, grid__data_parallel=data_parallel, optim__shard_state="on", **options)
+            self.assert_same_run("whole-state", name, 20)
+
     def test_ranks_on_unlike_machines_use_the_lowest_instruction_set(self):
         options = dict(train__steps=10, checkpoint__every_steps=0, grid__threads=1)
         low = dict(ONEDNN_MAX_CPU_ISA="AVX2")

@@ -56,6 +56,19 @@ TEST(Estimate, MemoryOfOneRankOfAGrid) {
   EXPECT_EQ(part.loader, 0);
 }
 
+TEST(Estimate, MomentsAreShared) {
+  MemoryRequest request{.width = 2, .features = 3, .layers_in_block = 5, .data_parallel = 4, .batch_tokens = 80};
+  const MemoryEstimate whole = estimate_memory(request);
+  EXPECT_EQ(whole.moments, 5 * 17 * 8);
+  request.state_shards = 4;
+  const MemoryEstimate shared = estimate_memory(request);
+  EXPECT_EQ(shared.moments, 5 * 17 * 2);
+  EXPECT_EQ(shared.collected, 2 * 17 * 8);
+  EXPECT_EQ(whole.on_device() - shared.on_device(), 5 * 17 * 6);
+  EXPECT_EQ(whole.total() - shared.total(), 5 * 17 * 6 - 2 * 17 * 8);
+  EXPECT_EQ(whole.collected, 0);
+}
+
 TEST(Estimate, Checkpoints) {
   const std::int64_t one = checkpoint_bytes(28, kWidth7b, kFeatures7b);
   EXPECT_EQ(one, 12ll * 1'644'496'896 + 8ll * 229'376);

@@ -50,6 +50,19 @@ TEST(RunShape, RefusesMoreStepsThanCanBeCounted) {
   EXPECT_ERROR(run_shape(options, format, {100, 100}), ConfigError, ::testing::HasSubstr("train.steps"));
 }
 
+TEST(RunShape, RefusesLeavesWhosePairsCannotBeCounted) {
+  const CacheFormat format{.layers = {0}, .width = 4};
+  RunOptions options;
+  options.adapter.features = 65536;
+  options.train.batch_tokens = 65536;
+  options.train.reduction_leaves = 4;
+  EXPECT_EQ(run_shape(options, format, {100, 100}).train_rows, 100);
+  options.train.reduction_leaves = 1;
+  EXPECT_ERROR(run_shape(options, format, {100, 100}), ConfigError, ::testing::HasSubstr("train.reduction_leaves"));
+  options.adapter.sparse_below = 0.0;
+  EXPECT_EQ(run_shape(options, format, {100, 100}).train_rows, 100);
+}
+
 TEST(RunShape, SaysWhenARankNeedsMoreMemoryThanTheHostHas) {
   RunOptions options;
   const RunShape small{.layers = {0}, .width = 8, .train_rows = 100000, .steps = 1};

@@ -35,6 +35,7 @@ TEST(Mpi, SumsAreTheBalancedTree) {
   }
   testing::check_exact_sum(*world);
   testing::check_tree_sum(*world, {0, 1, 4097, 16384, 16385, 100'003, 2 * SumQueue::kPieceElements + 1});
+  testing::check_scatter_and_gather(*world, {0, 1, 4097, 16385, 100'003, 2 * SumQueue::kPieceElements + 12'289});
   testing::check_overlapping_sums(*world);
 }
 
@@ -52,7 +53,9 @@ TEST(Mpi, LongMessagesTravelInPieces) {
   ExchangeCommunicator comm(engine);
   testing::check_gathers(comm);
   testing::check_broadcasts(comm);
-  if (can_sum()) testing::check_tree_sum(comm, {40'000});
+  if (!can_sum()) return;
+  testing::check_tree_sum(comm, {40'000});
+  testing::check_scatter_and_gather(comm, {40'000});
 }
 
 TEST(Mpi, ManySmallOperationsDoNotRunOutOfTags) {

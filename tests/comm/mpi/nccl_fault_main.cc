@@ -18,9 +18,10 @@ using ::testing::HasSubstr;
 
 Communicator* world = nullptr;
 
-constexpr double kTimeoutSeconds = 0.5;
+/// More than the second as which a longer absence counts, so that a busy machine is no fault.
+constexpr double kTimeoutSeconds = 1.2;
 /// Bounds of the wait and of the abort, and what ranks lose to each other on shared cores.
-constexpr double kWithinSeconds = 5;
+constexpr double kWithinSeconds = 10;
 
 struct Outcome {
   ExitCode code = ExitCode::kDone;
@@ -74,7 +75,7 @@ class NcclFaults : public ::testing::TestWithParam<SumOrder> {
   std::string self() const { return fmt::format("rank {} of {}", world->rank(), world->size()); }
 
  private:
-  void expect_given_up(PendingSum& sum, const std::string& label) {
+  void expect_given_up(PendingExchange& sum, const std::string& label) {
     const Outcome again = outcome_of([&] { sum.wait(); });
     EXPECT_EQ(again.code, ExitCode::kPeerFailed);
     EXPECT_THAT(again.message, AllOf(HasSubstr(label), HasSubstr("NCCL was given up")));
@@ -143,8 +144,9 @@ TEST_P(DeviceLines, NoSumOvertakesWhatWasAskedBefore) {
   const bool shared = GetParam() == std::string("shared");
   if (shared) setenv("TADAPT_DEVICE_SHARED", "1", 1);
   Context context = Context::cuda(0);
-  const auto made = make_device_group(world->split(0, world->rank(), "lines"), context, SumOrder::kFast, 0.2);
-  EXPECT_THAT(made.how, HasSubstr(shared ? "staged" : "NCCL"));
+  const auto made =
+      make_device_group(world->split(0, world->rank(), "lines"), context, SumOrder::kFast, kTimeoutSeconds);
+  EXPECT_THAT(made.how, HasSubstr(shared ? "through host memory" : "NCCL"));
   const Buffer values(Device::kCuda, DType::kFloat32, {100});
   auto in_time = made.communicator->start_sum(values.tensor(), "in time");
   device_on_host::get_stuck(cuda::stream_of(context));
