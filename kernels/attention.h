@@ -28,19 +28,8 @@ inline void require_sequences(std::span<const std::int32_t> offsets, std::int64_
                   offsets[b + 1]);
 }
 
-TADAPT_BACKENDS(void causal_attention(Context& context, const AttentionInput& input, const Tensor& out);)
-
-/// out_{t,n} = Σ_{s<=t in t's sequence} softmax_s(query_{t,n} · key_{s,g} / √h) · value_{s,g},   g = n·Kv / H
-///   out  [T, H, h] float32, overwritten; must not overlap the inputs
-/// fp32, softmax online over fixed tiles of keys counted from the sequence's start: a result depends on its own
-/// sequence up to t only, not on the packing or the threads. Never holds an [S, S] matrix.
-/// On a GPU with compute = bfloat16 query, key, value and the softmax's weights (before their division by the sum) are
-/// rounded to bf16; products, softmax and sums stay fp32, and a result depends on no more. Then 4·T·Kv·h bytes of
-/// scratch hold keys and values. A GPU waits for nothing: offsets travel with the launch.
-/// Throws ShapeError when H is no multiple of Kv, the offsets do not cover [0, T] in order, or h > 256 on a GPU.
-/// Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018; Dao, "FlashAttention-2", 2023.
-/// Oracle: the formula in double.
-inline void causal_attention(Context& context, const AttentionInput& input, const Tensor& out) {
+/// ShapeError unless the input fits together and lies where the context computes.
+inline void require_attention(const Context& context, const AttentionInput& input) {
   const auto& [query, key, value, offsets, compute] = input;
   require_tensor(context, "causal_attention: query", query, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
   require_tensor(context, "causal_attention: key", key, {DType::kFloat32}, {query.size(0), kAnySize, query.size(2)});
@@ -50,13 +39,36 @@ inline void causal_attention(Context& context, const AttentionInput& input, cons
                     offsets.size(0) > 0,
                 "causal_attention: offsets: expected int32 [B + 1] in cpu memory, found {} {} in {} memory",
                 name(offsets.dtype()), offsets.shape(), name(offsets.device()));
-  require_tensor(context, "causal_attention: out", out, {DType::kFloat32},
-                 {query.size(0), query.size(1), query.size(2)});
   require_shape(key.size(1) > 0 && query.size(1) % key.size(1) == 0, "causal_attention: {} query heads, {} key heads",
                 query.size(1), key.size(1));
   require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "causal_attention: {} as compute type",
                 name(compute));
-  TADAPT_DISPATCH(context, causal_attention, context, input, out);
+}
+
+TADAPT_BACKENDS(void causal_attention(Context& context, const AttentionInput& input, const Tensor& out,
+                                      const Tensor& log_sums);)
+
+/// out_{t,n} = Σ_{s<=t in t's sequence} softmax_s(query_{t,n} · key_{s,g} / √h) · value_{s,g},   g = n·Kv / H
+///   out       [T, H, h] float32, overwritten; must not overlap the inputs
+///   log_sums  [T, H] float32, overwritten: log Σ_s e^score, which the backward needs; Tensor{} for none. `out` has the
+///             same bits either way
+/// fp32, softmax online over fixed tiles of keys counted from the sequence's start: a result depends on its own
+/// sequence up to t only, not on the packing or the threads. Never holds an [S, S] matrix.
+/// On a GPU with compute = bfloat16 query, key, value and the softmax's weights (before their division by the sum) are
+/// rounded to bf16; products, softmax and sums stay fp32, and a result depends on no more. Then 4·T·Kv·h bytes of
+/// scratch hold keys and values. A GPU waits for nothing: offsets travel with the launch.
+/// Throws ShapeError when H is no multiple of Kv, the offsets do not cover [0, T] in order, or h > 256 on a GPU.
+/// Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018; Dao, "FlashAttention-2", 2023.
+/// Oracle: the formula in double.
+inline void causal_attention(Context& context, const AttentionInput& input, const Tensor& out,
+                             const Tensor& log_sums = Tensor()) {
+  require_attention(context, input);
+  const Tensor& query = input.query;
+  require_tensor(context, "causal_attention: out", out, {DType::kFloat32},
+                 {query.size(0), query.size(1), query.size(2)});
+  if (!log_sums.empty())
+    require_tensor(context, "causal_attention: log_sums", log_sums, {DType::kFloat32}, {query.size(0), query.size(1)});
+  TADAPT_DISPATCH(context, causal_attention, context, input, out, log_sums);
 }
 
 }  // namespace tadapt

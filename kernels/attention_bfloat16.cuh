@@ -1,5 +1,7 @@
-// Causal attention on tensor cores, in the manner of FlashAttention-2. Included by attention_cuda.cu only.
+// Causal attention on tensor cores, in the manner of FlashAttention-2. Included by attention's device code only.
 #pragma once
+
+#include <numbers>
 
 #include "kernels/attention_tiles.cuh"
 #include "kernels/core/elementwise.cuh"
@@ -22,13 +24,21 @@ struct Tiling {
   using Results = SumFragment[kRowTiles][kHeadSize / 8];
 };
 
+/// A head's size, rounded up to whole chunks of 16 bytes.
+inline int padded_size(int size) { return (size + 7) / 8 * 8; }
+
+/// [T, heads, padded], zeros behind a head's own numbers.
+struct Bfloat16Rows {
+  const bfloat16* numbers;
+  int heads, padded;
+};
+
 struct Bfloat16Attention {
   const float* query;
-  const bfloat16* key;  ///< [T, Kv, padded], as `value`; zeros behind a head's own numbers
-  const bfloat16* value;
+  Bfloat16Rows key, value;
   float* out;
+  float* log_sums;  ///< or none
   AttentionSizes sizes;
-  int padded;      ///< the head size, rounded up to whole chunks
   bool packs;      ///< whether four numbers of `query` may be read at once
   float exponent;  ///< log₂ e / √h
 };
@@ -65,6 +75,16 @@ struct RoundRows {
   }
 };
 
+/// The tensor in bf16 at `to`.
+inline Bfloat16Rows round_rows(Context& context, const Tensor& from, bfloat16* to) {
+  const int size = static_cast<int>(from.size(2)), padded = padded_size(size);
+  const auto* numbers_of = numbers<const float>(from);
+  elementwise<1>(context, "causal_attention", from.size(0) * from.size(1) * padded / 8, true,
+                 RoundRows{numbers_of, reinterpret_cast<Bfloat16Pair*>(to), size, padded,
+                           size % 4 == 0 && aligned_to_16(numbers_of)});
+  return {to, static_cast<int>(from.size(1)), padded};
+}
+
 /// Rows of a head in shared memory, kStride apart: chunks of one column in eight rows that follow each other, which
 /// tensor cores load at once, lie in different banks.
 template <class T>
@@ -84,20 +104,19 @@ __device__ void load_queries(const Bfloat16Attention& in, const QueryTile& tile,
   }
 }
 
-/// kKeys rows of one group from row `first` on, zeros from row `end` on.
-template <class T>
-__device__ void begin_rows(const Bfloat16Attention& in, const bfloat16* from, std::int32_t first, std::int32_t end,
-                           SharedRows<T> to) {
+/// kCount rows of one head from row `first` on, zeros from row `end` on.
+template <class T, int kCount = T::kKeys>
+__device__ void begin_rows(const Bfloat16Rows& from, int head, std::int32_t first, std::int32_t end, SharedRows<T> to) {
   constexpr int kStep = T::kThreads / T::kChunks;  // rows that the block takes at once
   const int row = static_cast<int>(threadIdx.x) / T::kChunks, chunk = static_cast<int>(threadIdx.x) % T::kChunks;
-  const std::int64_t stride = static_cast<std::int64_t>(in.sizes.groups) * in.padded;
-  const std::int32_t rows = chunk * 8 < in.padded ? end - first - row : 0;
-  from += (first + row) * stride + chunk * 8;
+  const std::int64_t stride = static_cast<std::int64_t>(from.heads) * from.padded;
+  const std::int32_t rows = chunk * 8 < from.padded ? end - first - row : 0;
+  const bfloat16* next = from.numbers + head * from.padded + (first + row) * stride + chunk * 8;
   bfloat16* place = to.at(row, chunk);
   TADAPT_UNROLL
-  for (int j = 0; j < T::kKeys; j += kStep) {
-    begin_copy(place + j * T::kStride, from, j < rows ? 16 : 0);
-    from += kStep * stride;
+  for (int j = 0; j < kCount; j += kStep) {
+    begin_copy(place + j * T::kStride, next, j < rows ? 16 : 0);
+    next += kStep * stride;
   }
 }
 
@@ -137,15 +156,15 @@ __device__ void multiply_keys(const Place& place, SharedRows<T> queries, SharedR
   }
 }
 
-/// results += weights · values
-template <class T>
-__device__ void multiply_values(const Place& place, const typename T::Weights& weights, SharedRows<T> values,
-                                typename T::Results& results) {
+/// results += weights · values, of which 8 · kColumns numbers a row from chunk `first` on
+template <class T, int kColumns>
+__device__ void multiply_values(const Place& place, const typename T::Weights& weights, SharedRows<T> values, int first,
+                                SumFragment (&results)[T::kRowTiles][kColumns]) {
   TADAPT_UNROLL
   for (int k = 0; k < T::kKeys / 16; ++k) {
     TADAPT_UNROLL
-    for (int n = 0; n < T::kHeadSize / 16; ++n) {
-      const FourMatrices right = load_transposed(values.at(16 * k + place.lane % 16, 2 * n + place.lane / 16));
+    for (int n = 0; n < kColumns / 2; ++n) {
+      const FourMatrices right = load_transposed(values.at(16 * k + place.lane % 16, first + 2 * n + place.lane / 16));
       TADAPT_UNROLL
       for (int m = 0; m < T::kRowTiles; ++m) {
         multiply_add(weights[m][k], {{right.pairs[0], right.pairs[1]}}, results[m][2 * n]);
@@ -223,7 +242,10 @@ __device__ void store_results(const Bfloat16Attention& in, const Place& place, i
       total += __shfl_xor_sync(kAllLanes, total, 2);
       const std::int32_t row = first + 16 * m + 8 * half + place.row();
       if (row >= end) continue;
-      float* out = in.out + (static_cast<std::int64_t>(row) * in.sizes.heads + head) * in.sizes.size;
+      const std::int64_t at = static_cast<std::int64_t>(row) * in.sizes.heads + head;
+      if (in.log_sums != nullptr && place.column() == 0)
+        in.log_sums[at] = softmax.largest[m][half] * (in.exponent * std::numbers::ln2_v<float>)+logf(total);
+      float* out = in.out + at * in.sizes.size;
       TADAPT_UNROLL
       for (int n = 0; n < T::kHeadSize / 8; ++n) {
         TADAPT_UNROLL
@@ -239,18 +261,17 @@ __device__ void store_results(const Bfloat16Attention& in, const Place& place, i
 /// Keys and values pass through shared memory tile by tile: values come while scores are made, the next keys while
 /// values are summed. For its rows a block reads 4·h bytes a key that they see (from second-level cache, but for the
 /// first block), reads and writes 4·h bytes a row. On sm_90 two blocks, 8 warps, an SM, bound by registers:
-/// h <= 64: 210 and 36 KB of shared memory; h <= 128: 250 and 68 KB; h <= 256: 236 and 66 KB.
+/// h <= 64: 216 and 36 KB of shared memory; h <= 128: 254 and 68 KB; h <= 256: 234 and 66 KB.
 template <class T>
 __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention in, QueryTiles tiles) {
   const QueryTile tile = tiles.tiles[blockIdx.x / static_cast<unsigned>(in.sizes.heads)];
   const int head = static_cast<int>(blockIdx.x % static_cast<unsigned>(in.sizes.heads));
-  const bfloat16* key = in.key + in.sizes.group_of(head) * in.padded;
-  const bfloat16* value = in.value + in.sizes.group_of(head) * in.padded;
+  const int group = in.sizes.group_of(head);
   const SharedRows<T> queries{dynamic_shared<bfloat16>()};
   const SharedRows<T> keys{queries.numbers + T::kRows * T::kStride}, values{keys.numbers + T::kKeys * T::kStride};
   const Place place;
   const std::int32_t begin = tile.begin + place.warp * T::kWarpRows;  // this warp's first row
-  begin_rows<T>(in, key, tile.start, tile.end, keys);
+  begin_rows<T>(in.key, group, tile.start, tile.end, keys);
   load_queries<T>(in, tile, head, queries);
 
   typename T::Weights weights;
@@ -263,7 +284,7 @@ __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention
     const bool busy = first < begin + T::kWarpRows && begin < tile.end;
     finish_copies();
     __syncthreads();
-    begin_rows<T>(in, value, first, tile.end, values);
+    begin_rows<T>(in.value, group, first, tile.end, values);
     if (busy) {
       typename T::Scores scores;
       multiply_keys<T>(place, queries, keys, scores);
@@ -272,8 +293,8 @@ __global__ void __launch_bounds__(T::kThreads) attend_bfloat16(Bfloat16Attention
     }
     finish_copies();
     __syncthreads();
-    if (first + T::kKeys < tile.end) begin_rows<T>(in, key, first + T::kKeys, tile.end, keys);
-    if (busy) multiply_values<T>(place, weights, values, results);
+    if (first + T::kKeys < tile.end) begin_rows<T>(in.key, group, first + T::kKeys, tile.end, keys);
+    if (busy) multiply_values<T>(place, weights, values, 0, results);
   }
   store_results<T>(in, place, head, begin, tile.end, softmax, results);
 }

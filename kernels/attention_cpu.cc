@@ -1,81 +1,17 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/attention_rows.h"
 #include "kernels/core/exponential.h"
 #include "kernels/core/launch.h"
 #include "kernels/core/vectorise.h"
 
 namespace tadapt::cpu {
 namespace {
-/// Keys looked at together; tiles start at multiples of it from the sequence's first token.
-constexpr std::int64_t kKeys = 64;
-/// Query rows (positions × heads of one group) that share a packed tile of keys, about.
-constexpr std::int64_t kRows = 128;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-/// y_i += Σ_c coefficients_c · rows_c,i in fused multiply-adds, c in order.
-struct Sum {
-  const float* coefficients;
-  float* y;
-};
-
-template <int kSteps>
-TADAPT_INLINE void add_rows(const Sum& sum, const float* rows, std::int64_t n) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    float y = sum.y[i];
-#pragma GCC unroll 8
-    for (int c = 0; c < kSteps; ++c) y = std::fma(sum.coefficients[c], rows[c * n + i], y);
-    sum.y[i] = y;
-  }
-}
-
-/// The same four times over, each row loaded once.
-template <int kSteps>
-TADAPT_INLINE void add_rows(const std::array<Sum, 4>& sums, const float* rows, std::int64_t n) {
-  const auto& [first, second, third, fourth] = sums;
-#pragma omp simd
-  for (std::int64_t i = 0; i < n; ++i) {
-    float y0 = first.y[i], y1 = second.y[i], y2 = third.y[i], y3 = fourth.y[i];
-#pragma GCC unroll 8
-    for (int c = 0; c < kSteps; ++c) {
-      const float row = rows[c * n + i];
-      y0 = std::fma(first.coefficients[c], row, y0);
-      y1 = std::fma(second.coefficients[c], row, y1);
-      y2 = std::fma(third.coefficients[c], row, y2);
-      y3 = std::fma(fourth.coefficients[c], row, y3);
-    }
-    first.y[i] = y0;
-    second.y[i] = y1;
-    third.y[i] = y2;
-    fourth.y[i] = y3;
-  }
-}
-
-TADAPT_INLINE Sum from(const Sum& sum, std::int64_t c) { return {sum.coefficients + c, sum.y}; }
-TADAPT_INLINE std::array<Sum, 4> from(const std::array<Sum, 4>& sums, std::int64_t c) {
-  return {from(sums[0], c), from(sums[1], c), from(sums[2], c), from(sums[3], c)};
-}
-
-/// `count` rows of n, one after another. However many sums are taken together, each has the same bits.
-template <class Sums>
-TADAPT_INLINE void accumulate(const Sums& sums, const float* rows, std::int64_t count, std::int64_t n) {
-  constexpr int kSteps = 8;
-  std::int64_t c = 0;
-  for (; c + kSteps <= count; c += kSteps) add_rows<kSteps>(from(sums, c), rows + c * n, n);
-  for (; c < count; ++c) add_rows<1>(from(sums, c), rows + c * n, n);
-}
-TADAPT_VECTORISED void accumulate_one(const Sum& sum, const float* rows, std::int64_t count, std::int64_t n) {
-  accumulate(sum, rows, count, n);
-}
-TADAPT_VECTORISED void accumulate_four(const std::array<Sum, 4>& sums, const float* rows, std::int64_t count,
-                                       std::int64_t n) {
-  accumulate(sums, rows, count, n);
-}
 
 /// All kKeys numbers joined in halves.
 template <class Operation>
@@ -93,6 +29,7 @@ struct Query {
   std::int64_t position;  ///< row of [T, …]
   const float* query;
   float* result;
+  float* log_sum;  ///< or none
   float maximum = -kInfinity;
   float sum = 0;
 };
@@ -179,23 +116,25 @@ std::vector<QueryBlock> query_blocks(const Tensor& offsets, std::int64_t tokens,
   return blocks;
 }
 
-struct Heads {
-  std::int64_t queries, groups, size;
-  std::int64_t group() const { return queries / groups; }
+struct Results {
+  float* out;
+  float* log_sums;  ///< or none
 };
 
 /// All heads of group `g` for one block of queries.
 void attend_block(const AttentionInput& input, const Heads& heads, const QueryBlock& block, std::int64_t g,
-                  const Workspace& work, float* out) {
+                  const Workspace& work, const Results& results) {
   const float* query = input.query.span<float>().data();
   const float* key = input.key.span<float>().data() + g * heads.size;
   const float* value = input.value.span<float>().data() + g * heads.size;
   std::vector<Query> queries;
   for (std::int64_t t = block.begin; t < block.end; ++t) {
     for (std::int64_t n = g * heads.group(); n < (g + 1) * heads.group(); ++n) {
-      const std::int64_t at = (t * heads.queries + n) * heads.size;
-      queries.push_back({.position = t, .query = query + at, .result = out + at});
-      std::fill_n(out + at, heads.size, 0.0f);
+      const std::int64_t row = t * heads.queries + n;
+      float* out = results.out + row * heads.size;
+      float* log_sum = results.log_sums == nullptr ? nullptr : results.log_sums + row;
+      queries.push_back({.position = t, .query = query + row * heads.size, .result = out, .log_sum = log_sum});
+      std::fill_n(out, heads.size, 0.0f);
     }
   }
   const std::int64_t stride = heads.groups * heads.size;
@@ -205,23 +144,26 @@ void attend_block(const AttentionInput& input, const Heads& heads, const QueryBl
     const std::int64_t before = std::max<std::int64_t>(0, first - block.begin) * heads.group();
     attend_tile(std::span(queries).subspan(static_cast<std::size_t>(before)), first, heads.size, work);
   }
-  for (const Query& done : queries) divide(done.result, done.sum, heads.size);
+  for (const Query& done : queries) {
+    divide(done.result, done.sum, heads.size);
+    if (done.log_sum != nullptr) *done.log_sum = done.maximum + std::log(done.sum);
+  }
 }
 }  // namespace
 
-void causal_attention(Context& context, const AttentionInput& input, const Tensor& out) {
+void causal_attention(Context& context, const AttentionInput& input, const Tensor& out, const Tensor& log_sums) {
   const Heads heads{input.query.size(1), input.key.size(1), input.query.size(2)};
-  const std::int64_t positions = std::max<std::int64_t>(1, kRows / std::max<std::int64_t>(1, heads.group()));
+  const std::int64_t positions = heads.positions();
   const std::vector<QueryBlock> blocks = query_blocks(input.offsets, input.query.size(0), positions);
   if (out.elements() == 0) return;
   const auto count = static_cast<std::int64_t>(blocks.size()) * heads.groups;
-  float* result = out.span<float>().data();
+  const Results results{out.span<float>().data(), log_sums.empty() ? nullptr : log_sums.span<float>().data()};
   parallel_for(context, count, [&](std::int64_t job, int thread) {
     // The last blocks of a sequence cost most: first.
     const std::int64_t index = count - 1 - job;
     const Workspace work(context, thread, heads.size, positions * heads.group());
     attend_block(input, heads, blocks[static_cast<std::size_t>(index / heads.groups)], index % heads.groups, work,
-                 result);
+                 results);
   });
 }
 

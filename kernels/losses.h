@@ -16,6 +16,8 @@ struct TokenKlOutput {
 
 TADAPT_BACKENDS(void squared_error(Context& context, const Tensor& prediction, const Tensor& target,
                                    float gradient_scale, const Tensor& gradient, const Tensor& row_errors);
+                void add_squared_error(Context& context, const Tensor& prediction, const Tensor& target,
+                                       float gradient_scale, const Tensor& gradient, const Tensor& row_errors);
                 void row_square_norms(Context& context, const Tensor& x, const Tensor& norms);
                 void row_total(Context& context, const Tensor& rows, const Tensor& total);
                 void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits,
@@ -38,6 +40,19 @@ inline void squared_error(Context& context, const Tensor& prediction, const Tens
   }
   require_tensor(context, "squared_error: row_errors", row_errors, {DType::kFloat64}, {prediction.size(0)});
   TADAPT_DISPATCH(context, squared_error, context, prediction, target, gradient_scale, gradient, row_errors);
+}
+
+/// As squared_error, but gradient += gradient_scale · (prediction − target): a term of the loss at a state whose
+/// gradient already holds what comes from further on. `gradient` is needed and must not be prediction.
+inline void add_squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                              const Tensor& gradient, const Tensor& row_errors) {
+  require_tensor(context, "add_squared_error: prediction", prediction, {DType::kFloat32}, {kAnySize, kAnySize});
+  require_tensor(context, "add_squared_error: target", target, {DType::kFloat32, DType::kBFloat16},
+                 {prediction.size(0), prediction.size(1)});
+  require_tensor(context, "add_squared_error: gradient", gradient, {DType::kFloat32},
+                 {prediction.size(0), prediction.size(1)});
+  require_tensor(context, "add_squared_error: row_errors", row_errors, {DType::kFloat64}, {prediction.size(0)});
+  TADAPT_DISPATCH(context, add_squared_error, context, prediction, target, gradient_scale, gradient, row_errors);
 }
 
 /// norms_t = ‖x_t‖² (the square, no root)

@@ -19,6 +19,11 @@ TADAPT_INLINE void gradient_of(const float* prediction, const Target* target, fl
                                float* gradient) {
   for (std::int64_t i = 0; i < n; ++i) gradient[i] = scale * (prediction[i] - static_cast<float>(target[i]));
 }
+template <class Target>
+TADAPT_INLINE void add_gradient_of(const float* prediction, const Target* target, float scale, std::int64_t n,
+                                   float* gradient) {
+  for (std::int64_t i = 0; i < n; ++i) gradient[i] += scale * (prediction[i] - static_cast<float>(target[i]));
+}
 TADAPT_VECTORISED double row_error(const float* prediction, const float* target, std::int64_t n) {
   return error_of(prediction, target, n);
 }
@@ -32,6 +37,14 @@ TADAPT_VECTORISED void row_gradient(const float* prediction, const float* target
 TADAPT_VECTORISED void row_gradient(const float* prediction, const bfloat16* target, float scale, std::int64_t n,
                                     float* gradient) {
   gradient_of(prediction, target, scale, n, gradient);
+}
+TADAPT_VECTORISED void add_row_gradient(const float* prediction, const float* target, float scale, std::int64_t n,
+                                        float* gradient) {
+  add_gradient_of(prediction, target, scale, n, gradient);
+}
+TADAPT_VECTORISED void add_row_gradient(const float* prediction, const bfloat16* target, float scale, std::int64_t n,
+                                        float* gradient) {
+  add_gradient_of(prediction, target, scale, n, gradient);
 }
 template <class T>
 TADAPT_INLINE double squares_of(const T* x, std::int64_t n) {
@@ -80,24 +93,41 @@ TADAPT_VECTORISED double weighted_difference(const float* target, float target_s
     return static_cast<double>(exponential(target[i] - target_shift)) * log_ratio;
   });
 }
-}  // namespace
 
-void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
-                   const Tensor& gradient, const Tensor& row_errors) {
+/// Every row's error, then take_gradient(prediction's row, target's row, place of its first number, n).
+template <class TakeGradient>
+void errors_of(Context& context, const Tensor& prediction, const Tensor& target, const Tensor& row_errors,
+               TakeGradient take_gradient) {
   const std::int64_t n = prediction.size(1);
   const float* p = prediction.span<float>().data();
-  float* g = gradient.empty() ? nullptr : gradient.span<float>().data();
   const std::span<double> errors = row_errors.span<double>();
   const auto run = [&](const auto* goal) {
     parallel_blocks(context, prediction.size(0), rows_per_block(n), [&](std::int64_t begin, std::int64_t end, int) {
       for (std::int64_t t = begin; t < end; ++t) {
         errors[static_cast<std::size_t>(t)] = row_error(p + t * n, goal + t * n, n);
-        if (g != nullptr) row_gradient(p + t * n, goal + t * n, gradient_scale, n, g + t * n);
+        take_gradient(p + t * n, goal + t * n, t * n, n);
       }
     });
   };
   if (target.dtype() == DType::kFloat32) return run(target.span<float>().data());
   run(target.span<bfloat16>().data());
+}
+}  // namespace
+
+void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                   const Tensor& gradient, const Tensor& row_errors) {
+  float* g = gradient.empty() ? nullptr : gradient.span<float>().data();
+  errors_of(context, prediction, target, row_errors, [=](const float* p, const auto* goal, std::int64_t at, auto n) {
+    if (g != nullptr) row_gradient(p, goal, gradient_scale, n, g + at);
+  });
+}
+
+void add_squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                       const Tensor& gradient, const Tensor& row_errors) {
+  float* g = gradient.span<float>().data();
+  errors_of(context, prediction, target, row_errors, [=](const float* p, const auto* goal, std::int64_t at, auto n) {
+    add_row_gradient(p, goal, gradient_scale, n, g + at);
+  });
 }
 
 void row_square_norms(Context& context, const Tensor& x, const Tensor& norms) {

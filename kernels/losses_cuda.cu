@@ -26,6 +26,30 @@ __global__ void __launch_bounds__(kThreads) row_error(const float* prediction, c
   if (threadIdx.x == 0) errors[blockIdx.x] = sum;
 }
 
+/// A block a row, in packs of kWidth; reads both rows once, reads and writes the gradient: 16 bytes an element (34
+/// registers, 6 blocks an SM), 14 with a bf16 target.
+template <class Target, int kWidth>
+__global__ void __launch_bounds__(kThreads) add_row_error(const float* prediction, const Target* target, float scale,
+                                                          std::int64_t width, float* gradient, double* errors) {
+  __shared__ double room[kWarps];
+  const std::int64_t row = blockIdx.x * width;
+  double sum = 0;
+  for (std::int64_t d = static_cast<std::int64_t>(threadIdx.x) * kWidth; d < width; d += kThreads * kWidth) {
+    const Pack<float, kWidth> p = load_pack<kWidth>(prediction, row + d);
+    const Pack<Target, kWidth> t = load_pack<kWidth>(target, row + d);
+    Pack<float, kWidth> g = load_pack<kWidth>(gradient, row + d);
+    TADAPT_UNROLL
+    for (int k = 0; k < kWidth; ++k) {
+      const float difference = p.values[k] - static_cast<float>(t.values[k]);
+      sum += static_cast<double>(difference) * difference;
+      g.values[k] += scale * difference;
+    }
+    store_pack(gradient, row + d, g);
+  }
+  sum = block_sum(sum, room);
+  if (threadIdx.x == 0) errors[blockIdx.x] = sum;
+}
+
 /// A block a row; reads each number once.
 template <class T>
 __global__ void __launch_bounds__(kThreads) row_squares(const T* x, std::int64_t width, double* norms) {
@@ -116,6 +140,20 @@ void squared_error(Context& context, const Tensor& prediction, const Tensor& tar
   const auto run = [&]<class Target>(const Target* goal) {
     launch(context, "squared_error", grid, row_error<Target>, numbers<const float>(prediction), goal, gradient_scale,
            prediction.size(1), numbers<float>(gradient), numbers<double>(row_errors));
+  };
+  if (target.dtype() == DType::kFloat32) return run(numbers<const float>(target));
+  run(numbers<const bfloat16>(target));
+}
+
+void add_squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                       const Tensor& gradient, const Tensor& row_errors) {
+  const auto run = [&]<class Target>(const Target* goal) {
+    const auto* from = numbers<const float>(prediction);
+    auto* to = numbers<float>(gradient);
+    const bool packs = prediction.size(1) % 4 == 0 && aligned_to_16(from, goal, to);
+    launch(context, "add_squared_error", {prediction.size(0), kThreads},
+           packs ? add_row_error<Target, 4> : add_row_error<Target, 1>, from, goal, gradient_scale, prediction.size(1),
+           to, numbers<double>(row_errors));
   };
   if (target.dtype() == DType::kFloat32) return run(numbers<const float>(target));
   run(numbers<const bfloat16>(target));

@@ -90,6 +90,7 @@ inline void repack_weights(Context& context, const Tensor& weights, PackedWeight
 /// Accumulates in fp32. Rows run in tiles of a fixed height, outputs in panels of a fixed width (both functions of N
 /// and K only), so a row of y has the same bits for any number of threads, any T, any position of the row. T = 0 is
 /// fine. Oracle: a double loop over the rounded operands.
+/// Its gradient with respect to x, dx = dy · W, is the same op: of dy, with the same memory packed as the other layout.
 inline void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias,
                    Epilogue epilogue, const Tensor& y) {
   require_shape(!weights.empty(), "matmul: nothing was packed");

@@ -4,6 +4,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/dispatch.h"
 #include "kernels/core/exponential.h"
+#include "kernels/core/linearisation.h"
 
 namespace tadapt {
 
@@ -12,7 +13,31 @@ struct SwiGlu {
   TADAPT_HOST_DEVICE float operator()(float gate, float up) const { return gate / (1.0f + exponential(-gate)) * up; }
 };
 
+/// The two branches of a gated product, or their gradients: two tensors of one shape.
+struct GatedPair {
+  Tensor gate, up;
+};
+
+struct SwiGluGradient {
+  float gate, up;
+};
+/// The gradient of silu(gate) · up.
+template <Linearisation kLinearisation>
+struct SwiGluBackward {
+  TADAPT_HOST_DEVICE SwiGluGradient operator()(float gate, float up, float cotangent) const {
+    const float sigmoid = 1.0f / (1.0f + exponential(-gate));
+    if constexpr (kLinearisation == Linearisation::kRelp) {
+      const float half = 0.5f * cotangent;
+      return {half * up * sigmoid, half * (gate * sigmoid)};
+    }
+    const float slope = sigmoid * (1.0f + gate * (1.0f - sigmoid));
+    return {cotangent * up * slope, cotangent * (gate * sigmoid)};
+  }
+};
+
 TADAPT_BACKENDS(void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out);
+                void swiglu_backward(Context& context, const GatedPair& input, const Tensor& cotangent,
+                                     Linearisation linearisation, const GatedPair& gradient);
                 void add_to(Context& context, const Tensor& x, const Tensor& y);
                 void subtract_from(Context& context, const Tensor& x, const Tensor& y);
                 void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out);
@@ -27,6 +52,27 @@ inline void swiglu(Context& context, const Tensor& gate, const Tensor& up, const
   require_tensor(context, "swiglu: up", up, {DType::kFloat32}, {gate.size(0), gate.size(1)});
   require_tensor(context, "swiglu: out", out, {DType::kFloat32}, {gate.size(0), gate.size(1)});
   TADAPT_DISPATCH(context, swiglu, context, gate, up, out);
+}
+
+/// With c = cotangent and σ = σ(gate):
+///   gradient.gate = c · up · σ · (1 + gate · (1 − σ)),   gradient.up = c · gate · σ        kExact
+///   gradient.gate = ½ · c · up · σ,                      gradient.up = ½ · c · gate · σ    kRelp: σ is a constant, and
+///                                                        half of the product's gradient goes to each factor
+///   input      gate and up [T, N] float32, as swiglu read them; read only
+///   cotangent  [T, N] float32, dL/dout, read only
+///   gradient   gate and up [T, N] float32, overwritten; each may be any of the inputs, gate and up also each other's
+/// Oracle: finite differences in double.
+inline void swiglu_backward(Context& context, const GatedPair& input, const Tensor& cotangent,
+                            Linearisation linearisation, const GatedPair& gradient) {
+  const auto& [gate, up] = input;
+  require_tensor(context, "swiglu_backward: gate", gate, {DType::kFloat32}, {kAnySize, kAnySize});
+  require_tensor(context, "swiglu_backward: up", up, {DType::kFloat32}, {gate.size(0), gate.size(1)});
+  require_tensor(context, "swiglu_backward: cotangent", cotangent, {DType::kFloat32}, {gate.size(0), gate.size(1)});
+  require_tensor(context, "swiglu_backward: gradient of gate", gradient.gate, {DType::kFloat32},
+                 {gate.size(0), gate.size(1)});
+  require_tensor(context, "swiglu_backward: gradient of up", gradient.up, {DType::kFloat32},
+                 {gate.size(0), gate.size(1)});
+  TADAPT_DISPATCH(context, swiglu_backward, context, input, cotangent, linearisation, gradient);
 }
 
 /// y = y + x

@@ -8,6 +8,25 @@ namespace {
 TADAPT_VECTORISED void gate_each(const float* gate, const float* up, float* out, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = SwiGlu{}(gate[i], up[i]);
 }
+/// Gradients may lie where inputs do: element i is read before it is written, which vectors keep to as well.
+struct Gated {
+  const float *gate, *up, *cotangent;
+  float *gate_gradient, *up_gradient;
+};
+template <Linearisation kLinearisation>
+TADAPT_INLINE void backward_of(const Gated& at, std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+  for (std::int64_t i = begin; i < end; ++i) {
+    const SwiGluGradient gradient = SwiGluBackward<kLinearisation>{}(at.gate[i], at.up[i], at.cotangent[i]);
+    at.gate_gradient[i] = gradient.gate;
+    at.up_gradient[i] = gradient.up;
+  }
+}
+TADAPT_VECTORISED void backward_each(const Gated& at, Linearisation linearisation, std::int64_t begin,
+                                     std::int64_t end) {
+  if (linearisation == Linearisation::kExact) return backward_of<Linearisation::kExact>(at, begin, end);
+  backward_of<Linearisation::kRelp>(at, begin, end);
+}
 TADAPT_VECTORISED void add_each(const float* x, float* y, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
 }
@@ -23,6 +42,14 @@ void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor
   parallel_blocks(context, gate.elements(), kElementsPerBlock, [&](std::int64_t begin, std::int64_t end, int) {
     gate_each(g + begin, u + begin, o + begin, end - begin);
   });
+}
+
+void swiglu_backward(Context& context, const GatedPair& input, const Tensor& cotangent, Linearisation linearisation,
+                     const GatedPair& gradient) {
+  const Gated at{input.gate.span<float>().data(), input.up.span<float>().data(), cotangent.span<float>().data(),
+                 gradient.gate.span<float>().data(), gradient.up.span<float>().data()};
+  parallel_blocks(context, cotangent.elements(), kElementsPerBlock,
+                  [&](std::int64_t begin, std::int64_t end, int) { backward_each(at, linearisation, begin, end); });
 }
 
 void add_to(Context& context, const Tensor& x, const Tensor& y) {

@@ -8,7 +8,8 @@
 namespace tadapt::cuda {
 namespace {
 
-/// 12 bytes an element; 35 registers on sm_90, 6 blocks of 256 threads an SM. All others here have up to 32: 8 blocks.
+/// 12 bytes an element; 35 registers on sm_90, 6 blocks of 256 threads an SM. All others here but the next have up to
+/// 32: 8 blocks.
 struct Gate {
   const float *gate, *up;
   float* out;
@@ -18,6 +19,25 @@ struct Gate {
     const Pack<float, kWidth> u = load_pack<kWidth>(up, i);
     for (int k = 0; k < kWidth; ++k) g.values[k] = SwiGlu{}(g.values[k], u.values[k]);
     store_pack(out, i, g);
+  }
+};
+
+/// 20 bytes an element; up to 48 registers on sm_90, 5 blocks of 256 threads an SM.
+template <Linearisation kLinearisation>
+struct GateBackward {
+  const float *gate, *up, *cotangent;
+  float *gate_gradient, *up_gradient;
+  template <int kWidth>
+  __device__ void run(std::int64_t i) const {
+    Pack<float, kWidth> g = load_pack<kWidth>(gate, i), u = load_pack<kWidth>(up, i);
+    const Pack<float, kWidth> c = load_pack<kWidth>(cotangent, i);
+    for (int k = 0; k < kWidth; ++k) {
+      const SwiGluGradient gradient = SwiGluBackward<kLinearisation>{}(g.values[k], u.values[k], c.values[k]);
+      g.values[k] = gradient.gate;
+      u.values[k] = gradient.up;
+    }
+    store_pack(gate_gradient, i, g);
+    store_pack(up_gradient, i, u);
   }
 };
 
@@ -94,6 +114,20 @@ void convert_from(Context& context, const Tensor& from, const Tensor& to) {
 void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out) {
   const Gate body{numbers<const float>(gate), numbers<const float>(up), numbers<float>(out)};
   elementwise<4>(context, "swiglu", gate.elements(), aligned_to_16(body.gate, body.up, body.out), body);
+}
+
+void swiglu_backward(Context& context, const GatedPair& input, const Tensor& cotangent, Linearisation linearisation,
+                     const GatedPair& gradient) {
+  const auto run = [&](auto body) {
+    elementwise<4>(context, "swiglu_backward", cotangent.elements(),
+                   aligned_to_16(body.gate, body.up, body.cotangent, body.gate_gradient, body.up_gradient), body);
+  };
+  const auto *gate = numbers<const float>(input.gate), *up = numbers<const float>(input.up),
+             *from = numbers<const float>(cotangent);
+  auto *to_gate = numbers<float>(gradient.gate), *to_up = numbers<float>(gradient.up);
+  if (linearisation == Linearisation::kExact)
+    return run(GateBackward<Linearisation::kExact>{gate, up, from, to_gate, to_up});
+  run(GateBackward<Linearisation::kRelp>{gate, up, from, to_gate, to_up});
 }
 
 void add_to(Context& context, const Tensor& x, const Tensor& y) {

@@ -19,20 +19,24 @@ inline std::vector<float> rope_frequencies(double theta, std::int64_t head_size)
   return result;
 }
 
-TADAPT_BACKENDS(void rope(Context& context, const Tensor& x, const Tensor& positions, double theta);)
+/// Which way a rotation turns: backward is forward's transpose, which is also its inverse.
+enum class Rotation : std::uint8_t { kForward, kBackward };
+
+TADAPT_BACKENDS(void rope(Context& context, const Tensor& x, const Tensor& positions, double theta, Rotation rotation);)
 
 /// Rotates the pair (x_j, x_{j+h/2}) of every head by the angle position · theta^(−2j/h), 0 <= j < h/2:
-///   x_j ← x_j·cos − x_{j+h/2}·sin,   x_{j+h/2} ← x_{j+h/2}·cos + x_j·sin
-///   x          [T, H, h] float32, in place; h even
+///   x_j ← x_j·cos − x_{j+h/2}·sin,   x_{j+h/2} ← x_{j+h/2}·cos + x_j·sin,   kBackward: by minus that angle
+///   x          [T, H, h] float32, in place; h even. Backward: the rotated vector's cotangent becomes the gradient
 ///   positions  [T] int32, read only
 /// Frequencies, angles, cosines and sines are fp32 (each rounded once), as Hugging Face transformers has them.
 /// Source: Su et al., "RoFormer", 2021, in the rotate-half arrangement. Oracle: the formula in double.
-inline void rope(Context& context, const Tensor& x, const Tensor& positions, double theta) {
+inline void rope(Context& context, const Tensor& x, const Tensor& positions, double theta,
+                 Rotation rotation = Rotation::kForward) {
   require_tensor(context, "rope: x", x, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
   require_tensor(context, "rope: positions", positions, {DType::kInt32}, {x.size(0)});
   require_shape(x.size(2) % 2 == 0, "rope: x: head size {} is odd", x.size(2));
   require_shape(theta > 0, "rope: theta {} is not positive", theta);
-  TADAPT_DISPATCH(context, rope, context, x, positions, theta);
+  TADAPT_DISPATCH(context, rope, context, x, positions, theta, rotation);
 }
 
 }  // namespace tadapt

@@ -16,9 +16,10 @@ TADAPT_VECTORISED void rotate(float* head, const float* cosines, const float* si
 }
 }  // namespace
 
-void rope(Context& context, const Tensor& x, const Tensor& positions, double theta) {
+void rope(Context& context, const Tensor& x, const Tensor& positions, double theta, Rotation rotation) {
   const std::int64_t heads = x.size(1), size = x.size(2), half = size / 2;
   const std::vector<float> frequency = rope_frequencies(theta, size);
+  const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
   const std::span<const std::int32_t> at = positions.span<std::int32_t>();
   float* numbers = x.span<float>().data();
   parallel_blocks(context, x.size(0), rows_per_block(heads * size),
@@ -31,7 +32,7 @@ void rope(Context& context, const Tensor& x, const Tensor& positions, double the
                       for (std::int64_t j = 0; j < half; ++j) {
                         const float angle = position * frequency[static_cast<std::size_t>(j)];
                         cosines[j] = std::cos(angle);
-                        sines[j] = std::sin(angle);
+                        sines[j] = direction * std::sin(angle);
                       }
                       for (std::int64_t h = 0; h < heads; ++h)
                         rotate(numbers + (t * heads + h) * size, cosines, sines, half);

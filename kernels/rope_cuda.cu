@@ -14,14 +14,14 @@ struct Frequencies {
 };
 
 /// A block a token: angles once into shared memory, then all heads. Reads and writes x once: 8 bytes an element.
-__global__ void __launch_bounds__(kThreads)
-    rotate(float* x, const std::int32_t* positions, std::int64_t heads, int half, Frequencies frequencies) {
+__global__ void __launch_bounds__(kThreads) rotate(float* x, const std::int32_t* positions, std::int64_t heads,
+                                                   int half, float direction, Frequencies frequencies) {
   __shared__ float cosines[kMostPairs], sines[kMostPairs];
   const float position = static_cast<float>(positions[blockIdx.x]);
   for (int j = static_cast<int>(threadIdx.x); j < half; j += kThreads) {
     const float angle = position * frequencies.of[j];
     cosines[j] = cosf(angle);
-    sines[j] = sinf(angle);
+    sines[j] = direction * sinf(angle);
   }
   __syncthreads();
   float* token = x + blockIdx.x * heads * 2 * half;
@@ -36,14 +36,14 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void rope(Context& context, const Tensor& x, const Tensor& positions, double theta) {
+void rope(Context& context, const Tensor& x, const Tensor& positions, double theta, Rotation rotation) {
   const std::int64_t half = x.size(2) / 2;
   require_shape(half <= kMostPairs, "rope: x: head size {}, at most {} on a GPU", x.size(2), 2 * kMostPairs);
   Frequencies frequencies{};
   const std::vector<float> host = rope_frequencies(theta, x.size(2));
   std::copy(host.begin(), host.end(), frequencies.of);
   launch(context, "rope", {x.size(0), kThreads}, rotate, numbers<float>(x), numbers<const std::int32_t>(positions),
-         x.size(1), static_cast<int>(half), frequencies);
+         x.size(1), static_cast<int>(half), rotation == Rotation::kForward ? 1.0f : -1.0f, frequencies);
 }
 
 }  // namespace tadapt::cuda

@@ -23,6 +23,8 @@ TADAPT_BACKENDS(std::int64_t count_pairs(Context& context, const Tensor& activat
                 void sparse_feature_gradient(Context& context, const SparseFeatures& features, const Tensor& decoder,
                                              const Tensor& cotangent, const SparsityTerm& sparsity,
                                              const Tensor& gradient);
+                void sparse_input_gradient(Context& context, const SparseFeatures& features, const Tensor& encoder,
+                                           const Tensor& gradient);
                 void sparse_weight_gradient(Context& context, const FeatureMajorPairs& by_feature, const Tensor& left,
                                             const Tensor& right, DType compute, const Tensor& gradient);
                 void pair_sums(Context& context, const FeatureMajorPairs& by_feature, const Tensor& values,
@@ -103,6 +105,24 @@ inline void sparse_feature_gradient(Context& context, const SparseFeatures& feat
   require_tensor(context, "sparse_feature_gradient: gradient", gradient, {DType::kFloat32},
                  {features.features.size(0)});
   TADAPT_DISPATCH(context, sparse_feature_gradient, context, features, decoder, cotangent, sparsity, gradient);
+}
+
+/// gradient_t += Σ_{i active on t} da_ti · encoder_i
+///   features  pairs as gather_pairs leaves them, with da [P] float32 in place of activations: dL/d(pre-activation), as
+///             sparse_feature_gradient gives it, rounded to the encoder's dtype first; read only
+///   encoder   [F, D] float32 or bfloat16, read only
+///   gradient  [T, D] float32, accumulated into: dL/dx
+/// In fp32, features ascending; a row depends on itself only. Costs 2·D FLOP and one encoder row per pair. (Its dense
+/// twin is matmul with the encoder as Layout::kInputOutput.) Oracle: the sum in double.
+inline void sparse_input_gradient(Context& context, const SparseFeatures& features, const Tensor& encoder,
+                                  const Tensor& gradient) {
+  require_tensor(context, "sparse_input_gradient: encoder", encoder, {DType::kFloat32, DType::kBFloat16},
+                 {kAnySize, kAnySize});
+  require_tensor(context, "sparse_input_gradient: values of pairs", features.activations, {DType::kFloat32},
+                 {features.features.size(0)});
+  require_tensor(context, "sparse_input_gradient: gradient", gradient, {DType::kFloat32},
+                 {features.offsets.size(0) - 1, encoder.size(1)});
+  TADAPT_DISPATCH(context, sparse_input_gradient, context, features, encoder, gradient);
 }
 
 /// gradient_i = Σ_{t where i is active} left_p · right_t

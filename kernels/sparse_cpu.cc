@@ -119,21 +119,22 @@ void add_all(std::int64_t count, std::int64_t n, float* y, Take take) {
   }
 }
 
+/// output_t += Σ_p a_p · rows_{feature of p}, on top of `bias` or, where there is none, of what is there.
 template <class T>
-void decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
-            const Tensor& output) {
-  const std::int64_t width = decoder.size(1), tokens = output.size(0);
-  const T* rows = decoder.span<T>().data();
+void add_pairs(Context& context, const SparseFeatures& features, const Tensor& weights, const Tensor& bias,
+               const Tensor& output) {
+  const std::int64_t width = weights.size(1), tokens = output.size(0);
+  const T* rows = weights.span<T>().data();
   const std::int32_t* offsets = features.offsets.span<std::int32_t>().data();
   const std::int32_t* ids = features.features.span<std::int32_t>().data();
   const float* a = features.activations.span<float>().data();
   float* out = output.span<float>().data();
   parallel_blocks(context, tokens, rows_per_block(width), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t t = begin; t < end; ++t) {
-      std::memcpy(out + t * width, bias.data(), bias.bytes());
+      if (!bias.empty()) std::memcpy(out + t * width, bias.data(), bias.bytes());
       const std::int32_t first = offsets[t];
       add_all<T>(offsets[t + 1] - first, width, out + t * width, [&](std::int64_t k) {
-        return std::pair(rounded(a[first + k], decoder.dtype()), rows + ids[first + k] * width);
+        return std::pair(rounded(a[first + k], weights.dtype()), rows + ids[first + k] * width);
       });
     }
   });
@@ -231,8 +232,14 @@ void sort_by_feature(Context&, const SparseFeatures& by_token, const FeatureMajo
 
 void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
                    const Tensor& output) {
-  if (decoder.dtype() == DType::kFloat32) return decode<float>(context, features, decoder, bias, output);
-  decode<bfloat16>(context, features, decoder, bias, output);
+  if (decoder.dtype() == DType::kFloat32) return add_pairs<float>(context, features, decoder, bias, output);
+  add_pairs<bfloat16>(context, features, decoder, bias, output);
+}
+
+void sparse_input_gradient(Context& context, const SparseFeatures& features, const Tensor& encoder,
+                           const Tensor& gradient) {
+  if (encoder.dtype() == DType::kFloat32) return add_pairs<float>(context, features, encoder, Tensor(), gradient);
+  add_pairs<bfloat16>(context, features, encoder, Tensor(), gradient);
 }
 
 void sparse_feature_gradient(Context& context, const SparseFeatures& features, const Tensor& decoder,

@@ -182,6 +182,33 @@ bool in_packs(const Tensor& activations) {
 
 constexpr int kScanThreads = 1024;
 
+/// Rows of sums, and what each of them starts from.
+struct Rows {
+  const float* start;
+  std::int64_t start_stride;
+  const Tensor& out;
+};
+
+/// out_t = start_t + Σ_p a_p · weights_{feature of p}
+void add_pairs(Context& context, const char* op, const SparseFeatures& features, const Tensor& weights,
+               const Rows& to) {
+  const auto run = [&]<class T>(const T* rows) {
+    launch_row_sums<T, T>(context, op,
+                          {.offsets = numbers<const std::int32_t>(features.offsets),
+                           .index = numbers<const std::int32_t>(features.features),
+                           .through = nullptr,
+                           .factors = numbers<const float>(features.activations),
+                           .rows = rows,
+                           .start = to.start,
+                           .width = to.out.size(1),
+                           .count = to.out.size(0),
+                           .out = numbers<float>(to.out),
+                           .start_stride = to.start_stride});
+  };
+  if (weights.dtype() == DType::kFloat32) return run(numbers<const float>(weights));
+  run(numbers<const bfloat16>(weights));
+}
+
 }  // namespace
 
 std::int64_t count_pairs(Context& context, const Tensor& activations, const Tensor& offsets) {
@@ -229,20 +256,13 @@ void sort_by_feature(Context& context, const SparseFeatures& by_token, const Fea
 
 void sparse_decode(Context& context, const SparseFeatures& features, const Tensor& decoder, const Tensor& bias,
                    const Tensor& output) {
-  const auto run = [&]<class T>(const T* rows) {
-    launch_row_sums<T, T>(context, "sparse_decode",
-                          {.offsets = numbers<const std::int32_t>(features.offsets),
-                           .index = numbers<const std::int32_t>(features.features),
-                           .through = nullptr,
-                           .factors = numbers<const float>(features.activations),
-                           .rows = rows,
-                           .start = numbers<const float>(bias),
-                           .width = output.size(1),
-                           .count = output.size(0),
-                           .out = numbers<float>(output)});
-  };
-  if (decoder.dtype() == DType::kFloat32) return run(numbers<const float>(decoder));
-  run(numbers<const bfloat16>(decoder));
+  add_pairs(context, "sparse_decode", features, decoder, {numbers<const float>(bias), 0, output});
+}
+
+void sparse_input_gradient(Context& context, const SparseFeatures& features, const Tensor& encoder,
+                           const Tensor& gradient) {
+  add_pairs(context, "sparse_input_gradient", features, encoder,
+            {numbers<const float>(gradient), gradient.size(1), gradient});
 }
 
 void sparse_feature_gradient(Context& context, const SparseFeatures& features, const Tensor& decoder,

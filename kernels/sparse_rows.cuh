@@ -27,9 +27,10 @@ struct RowSum {
   const std::int32_t* through;  ///< where the pair's factor stands, or null: in its own place
   const float* factors;
   const T* rows;
-  const float* start;  ///< [width], or null: zero
+  const float* start;  ///< of the first row, or null: zero
   std::int64_t width, count;
   float* out;
+  std::int64_t start_stride = 0;  ///< between starts of rows; `start` may be `out`
   std::int64_t stretch = kMostPairs;
   std::int64_t slots = 0;  ///< of `parts` [slots, width]: all pairs / stretch
   float* parts = nullptr;
@@ -68,8 +69,8 @@ __device__ Stretch stretch_of(const RowSum<T>& sum, std::int64_t item) {
     return {part.first, part.last, nullptr, sum.parts + item * sum.width};
   }
   const std::int64_t row = item - sum.slots, first = sum.offsets[row];
-  return {first, min(first + sum.stretch, static_cast<std::int64_t>(sum.offsets[row + 1])), sum.start,
-          sum.out + row * sum.width};
+  return {first, min(first + sum.stretch, static_cast<std::int64_t>(sum.offsets[row + 1])),
+          sum.start == nullptr ? nullptr : sum.start + row * sum.start_stride, sum.out + row * sum.width};
 }
 
 /// In packs of 16 bytes where there are as many.

@@ -1,11 +1,8 @@
 // Every op on every other device this build has, against the CPU's: the CPU's own results are tested against oracles.
 #include <cmath>
-#include <functional>
-#include <map>
 
 #include "kernels/attention.h"
 #include "kernels/core/event.h"
-#include "kernels/core/memory.h"
 #include "kernels/losses.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
@@ -14,74 +11,22 @@
 #include "kernels/rope.h"
 #include "kernels/sparse.h"
 #include "kernels/uniform.h"
-#include "tests/kernels/testing.h"
+#include "tests/kernels/device_cases.h"
 
 namespace tadapt {
 namespace {
+using testing::activations;
+using testing::expect_gpu_equals_cpu;
 using testing::has_gpu;
+using testing::ints;
+using testing::kSums;
+using testing::Mirror;
+using testing::OpCase;
+using testing::Operands;
+using testing::operands;
+using testing::room;
+using testing::shape_name;
 using testing::uniform;
-
-/// Host tensors as seen by an op: on the CPU themselves; on a GPU copies, which collect() brings back.
-class Mirror {
- public:
-  explicit Mirror(Context& context) : context_(context) {}
-  Tensor operator()(const Tensor& host) {
-    if (context_.device() == Device::kCpu || host.empty()) return host;
-    auto [at, is_new] = copies_.try_emplace(host.data());
-    if (is_new) {
-      at->second = {host, Buffer(context_.device(), host.dtype(), host.shape())};
-      copy(context_, host, at->second.device.tensor());
-    }
-    return at->second.device.tensor().reshaped(host.shape());
-  }
-  Tensor operator()(const Buffer& buffer) { return (*this)(buffer.tensor()); }
-  void collect() {
-    for (auto& [data, one] : copies_) copy(context_, one.device.tensor(), one.host);
-    synchronize(context_);
-  }
-
- private:
-  struct Copy {
-    Tensor host;
-    Buffer device;
-  };
-  Context& context_;
-  std::map<void*, Copy> copies_;
-};
-
-/// What one op is run on: buffers made anew for each device, all of which are compared afterwards.
-using Operands = std::vector<Buffer>;
-
-struct OpCase {
-  std::string name;
-  std::function<Operands()> make;
-  std::function<void(Context&, Mirror&, const Operands&)> run;
-  double tolerance = 0.0;  ///< of each number, relative to the largest of its buffer; 0: the same bits
-};
-std::ostream& operator<<(std::ostream& out, const OpCase& one) { return out << one.name; }
-
-Buffer ints(std::vector<std::int32_t> values) {
-  Buffer buffer(Device::kCpu, DType::kInt32, {static_cast<std::int64_t>(values.size())});
-  std::ranges::copy(values, buffer.span<std::int32_t>().begin());
-  return buffer;
-}
-Buffer room(DType dtype, Shape shape) { return Buffer(Device::kCpu, dtype, shape); }
-template <class... B>
-Operands operands(B&&... buffers) {
-  Operands all;
-  (all.push_back(std::forward<B>(buffers)), ...);
-  return all;
-}
-Buffer activations(std::int64_t t, std::int64_t f, float density) {
-  Buffer a = uniform(DType::kFloat32, {t, f}, 1, density - 1.0f, density);
-  for (float& number : a.span<float>()) number = std::max(number, 0.0f);
-  return a;
-}
-
-std::string shape_name(std::int64_t a, std::int64_t b) { return fmt::format("_{}x{}", a, b); }
-
-/// Sums in fp32 of up to a few thousand terms of one size.
-constexpr double kSums = 2e-6;
 
 void add_elementwise(std::vector<OpCase>& cases, std::int64_t t, std::int64_t n) {
   const auto three = [=] {
@@ -166,7 +111,7 @@ void add_features(std::vector<OpCase>& cases, std::int64_t t, std::int64_t f, st
                            room(DType::kInt32, {t + 1}), room(DType::kInt32, {most}), room(DType::kFloat32, {most}),
                            room(DType::kInt32, {f + 1}), room(DType::kInt32, {most}), room(DType::kInt32, {most}),
                            room(DType::kFloat32, {t, d}), room(DType::kFloat32, {most}), room(DType::kFloat32, {f, d}),
-                           room(DType::kFloat32, {f}), room(DType::kFloat32, {f}));
+                           room(DType::kFloat32, {f}), room(DType::kFloat32, {f}), uniform(DType::kFloat32, {t, d}, 6));
                      },
                      [dtype](Context& c, Mirror& at, const Operands& o) {
                        const std::int64_t pairs = count_pairs(c, at(o[0]), at(o[5]));
@@ -180,6 +125,7 @@ void add_features(std::vector<OpCase>& cases, std::int64_t t, std::int64_t f, st
                        sparse_weight_gradient(c, by_feature, by_token.activations, at(o[2]), dtype, at(o[13]));
                        pair_sums(c, by_feature, some(o[12]), at(o[14]));
                        pair_counts(c, by_feature, at(o[15]));
+                       sparse_input_gradient(c, by_token, at(o[1]), at(o[16]));
                      },
                      kSums});
   }
@@ -282,35 +228,7 @@ std::vector<OpCase> all_cases() {
 }
 
 class OnGpuCase : public ::testing::TestWithParam<OpCase> {};
-
-void expect_close(const Tensor& cpu, const Tensor& gpu, double tolerance, std::size_t which) {
-  if (tolerance == 0.0 || cpu.dtype() == DType::kInt32) {
-    EXPECT_TRUE(testing::same_bits(cpu, gpu)) << "operand " << which;
-    return;
-  }
-  double largest = 0;
-  for (std::int64_t i = 0; i < cpu.elements(); ++i) largest = std::max(largest, std::abs(testing::value(cpu, i)));
-  for (std::int64_t i = 0; i < cpu.elements(); ++i)
-    ASSERT_NEAR(testing::value(cpu, i), testing::value(gpu, i), tolerance * largest)
-        << "operand " << which << " element " << i;
-}
-
-TEST_P(OnGpuCase, EqualsTheCpu) {
-  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
-  Context cpu = Context::cpu(2), gpu = Context::cuda(0);
-  const auto run = [&](Context& context) {
-    Operands all = GetParam().make();
-    Mirror mirror(context);
-    GetParam().run(context, mirror, all);
-    if (context.device() != Device::kCpu) mirror.collect();
-    return all;
-  };
-  const Operands expected = run(cpu), found = run(gpu), again = run(gpu);
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    expect_close(expected[i].tensor(), found[i].tensor(), GetParam().tolerance, i);
-    EXPECT_TRUE(testing::same_bits(found[i].tensor(), again[i].tensor())) << "another run differs in operand " << i;
-  }
-}
+TEST_P(OnGpuCase, EqualsTheCpu) { expect_gpu_equals_cpu(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(Ops, OnGpuCase, ::testing::ValuesIn(all_cases()),
                          [](const auto& test) { return test.param.name; });

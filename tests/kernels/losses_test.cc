@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/pointwise.h"
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -45,6 +47,34 @@ TEST(SquaredError, InPlaceAndWithoutGradientGiveTheSame) {
   squared_error(context, prediction.tensor(), target.tensor(), 2, prediction.tensor(), second.tensor());
   EXPECT_TRUE(same_bits(first.tensor(), second.tensor()));
   EXPECT_TRUE(same_bits(gradient.tensor(), prediction.tensor()));
+}
+
+// The gradient of scale/2 · ‖prediction − target‖² on top of what is there; errors as squared_error has them.
+TEST(AddSquaredError, AddsTheGradientOfSquaredError) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [t, d] : std::vector<std::array<std::int64_t, 2>>{{0, 4}, {1, 1}, {5, 7}, {600, 64}}) {
+      Context one = Context::cpu(1), four = Context::cpu(4);
+      const Buffer prediction = uniform(DType::kFloat32, {t, d}, 1), target = uniform(dtype, {t, d}, 2);
+      const Buffer gradient = uniform(DType::kFloat32, {t, d}, 3), before = testing::copy(gradient.tensor());
+      const Buffer plain(Device::kCpu, DType::kFloat32, {t, d});
+      const Buffer errors(Device::kCpu, DType::kFloat64, {t}), others(Device::kCpu, DType::kFloat64, {t});
+      squared_error(one, prediction.tensor(), target.tensor(), 0.3f, plain.tensor(), others.tensor());
+      add_squared_error(four, prediction.tensor(), target.tensor(), 0.3f, gradient.tensor(), errors.tensor());
+      EXPECT_TRUE(same_bits(errors.tensor(), others.tensor()));
+      add_to(one, before.tensor(), plain.tensor());
+      EXPECT_TRUE(same_bits(gradient.tensor(), plain.tensor()));
+      for (std::int64_t i = 0; i < t * d; ++i) {
+        const testing::Formula loss = [&](const std::vector<double>& x) {
+          return 0.15 * std::pow(x[0] - value(target.tensor(), i), 2);
+        };
+        const double slope = testing::slope(loss, {value(prediction.tensor(), i)}, 0);
+        ASSERT_NEAR(value(gradient.tensor(), i), value(before.tensor(), i) + slope, 3e-7);
+      }
+    }
+  }
+  Context context = Context::cpu(1);
+  const Buffer x(Device::kCpu, DType::kFloat32, {3, 4}), errors(Device::kCpu, DType::kFloat64, {3});
+  EXPECT_THROW(add_squared_error(context, x.tensor(), x.tensor(), 1, {}, errors.tensor()), ShapeError);
 }
 
 TEST(SquaredError, DyadicErrorsAreExact) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -110,6 +111,38 @@ TEST(Matmul, NoRowsIsFine) {
   const PackedWeights packed = pack_weights(context, w.tensor(), Layout::kOutputInput, DType::kFloat32);
   matmul(context, Tensor(nullptr, DType::kFloat32, {0, 3}), packed, {}, Epilogue::kNone,
          Tensor(nullptr, DType::kFloat32, {0, 4}));
+}
+
+// ⟨dy, x · Wᵀ⟩ changes by dx = dy · W, a product with the same memory as the other layout. Of integers: slopes are too.
+TEST(Matmul, TheOtherLayoutGivesTheInputGradient) {
+  const auto dyadic = [](Shape shape, std::uint64_t sample) {
+    Buffer buffer = uniform(DType::kFloat32, shape, sample, -8, 8);
+    for (float& number : buffer.span<float>()) number = std::round(number);
+    return buffer;
+  };
+  for (const DType compute : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [t, n, k] : std::vector<std::array<std::int64_t, 3>>{{0, 3, 5}, {1, 1, 1}, {7, 33, 70}}) {
+      Context context = Context::cpu(2);
+      for (const Layout layout : {Layout::kOutputInput, Layout::kInputOutput}) {
+        const bool by_output = layout == Layout::kOutputInput;
+        const Buffer w = dyadic(by_output ? Shape{n, k} : Shape{k, n}, 1), dy = dyadic({t, n}, 2);
+        const Buffer dx(Device::kCpu, DType::kFloat32, {t, k});
+        const Layout other = by_output ? Layout::kInputOutput : Layout::kOutputInput;
+        matmul(context, dy.tensor(), pack_weights(context, w.tensor(), other, compute), {}, Epilogue::kNone,
+               dx.tensor());
+        for (std::int64_t i = 0; i < t * k; ++i) {
+          const testing::Formula formula = [&](const std::vector<double>& x) {
+            double sum = 0;
+            for (std::int64_t j = 0; j < n; ++j)
+              sum += value(dy.tensor(), i / k * n + j) * x[0] *
+                     value(w.tensor(), by_output ? j * k + i % k : i % k * n + j);
+            return sum;
+          };
+          ASSERT_EQ(value(dx.tensor(), i), std::round(testing::slope(formula, {0}, 0)));
+        }
+      }
+    }
+  }
 }
 
 TEST(Matmul, WithoutBiasEqualsZeroBias) {

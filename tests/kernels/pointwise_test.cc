@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -32,6 +33,87 @@ TEST(SwiGluOp, SaturatesWithoutNan) {
   EXPECT_EQ(gate.span<float>()[0], 0.0f);
   EXPECT_EQ(gate.span<float>()[1], 1e30f);
   EXPECT_EQ(gate.span<float>()[2], 0.0f);
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+TEST(SwiGluBackwardOp, IsTheDerivativeOfEitherLinearisation) {
+  for (const auto& [t, n] : std::vector<std::array<std::int64_t, 2>>{{0, 3}, {1, 1}, {3, 7}, {31, 33}}) {
+    Context context = Context::cpu(2);
+    const Buffer gate = uniform(DType::kFloat32, {t, n}, 1, -12, 12), up = uniform(DType::kFloat32, {t, n}, 2);
+    const Buffer cotangent = uniform(DType::kFloat32, {t, n}, 3);
+    const Buffer to_gate(Device::kCpu, DType::kFloat32, {t, n}), to_up(Device::kCpu, DType::kFloat32, {t, n});
+    for (const Linearisation linearisation : {Linearisation::kExact, Linearisation::kRelp}) {
+      swiglu_backward(context, {gate.tensor(), up.tensor()}, cotangent.tensor(), linearisation,
+                      {to_gate.tensor(), to_up.tensor()});
+      for (std::int64_t i = 0; i < t * n; ++i) {
+        const std::vector<double> x = {value(gate.tensor(), i), value(up.tensor(), i)};
+        const double c = value(cotangent.tensor(), i);
+        const testing::Formula exact = [&](const auto& at) { return c * at[0] * sigmoid(at[0]) * at[1]; };
+        const testing::Formula frozen = [&](const auto& at) { return 0.5 * c * at[0] * sigmoid(x[0]) * at[1]; };
+        const testing::Formula& formula = linearisation == Linearisation::kExact ? exact : frozen;
+        ASSERT_NEAR(value(to_gate.tensor(), i), testing::slope(formula, x, 0), 1e-6) << x[0];
+        ASSERT_NEAR(value(to_up.tensor(), i), testing::slope(formula, x, 1), 3e-6) << x[0];
+      }
+    }
+  }
+}
+
+// gate · d gate + up · d up of RelP is the cotangent times the output: contributions are complete.
+TEST(SwiGluBackwardOp, RelpContributionsAddUpToTheOutput) {
+  Context context = Context::cpu(1);
+  const Buffer gate = uniform(DType::kFloat32, {9, 31}, 1, -9, 9), up = uniform(DType::kFloat32, {9, 31}, 2);
+  const Buffer ones(Device::kCpu, DType::kFloat32, {9, 31}), out(Device::kCpu, DType::kFloat32, {9, 31});
+  for (float& number : ones.span<float>()) number = 1;
+  swiglu(context, gate.tensor(), up.tensor(), out.tensor());
+  const Buffer g = testing::copy(gate.tensor()), u = testing::copy(up.tensor());
+  swiglu_backward(context, {g.tensor(), u.tensor()}, ones.tensor(), Linearisation::kRelp, {g.tensor(), u.tensor()});
+  for (std::int64_t i = 0; i < 279; ++i) {
+    const double sum = value(gate.tensor(), i) * value(g.tensor(), i) + value(up.tensor(), i) * value(u.tensor(), i);
+    ASSERT_NEAR(sum, value(out.tensor(), i), 1e-6 * std::abs(sum) + 1e-30);
+  }
+}
+
+TEST(SwiGluBackwardOp, BitsDoNotDependOnThreadsPositionOrPlace) {
+  const std::int64_t t = 300, n = 301;
+  const auto gate = [&] { return uniform(DType::kFloat32, {t, n}, 1, -9, 9); };
+  const auto up = [&] { return uniform(DType::kFloat32, {t, n}, 2); };
+  const auto cotangent = [&] { return uniform(DType::kFloat32, {t, n}, 3); };
+  Context one = Context::cpu(1), four = Context::cpu(4);
+  const Buffer g = gate(), u = up(), c = cotangent();
+  const Buffer to_gate(Device::kCpu, DType::kFloat32, {t, n}), to_up(Device::kCpu, DType::kFloat32, {t, n});
+  for (std::int64_t row = 0; row < t; ++row) {
+    const auto part = [&](const Buffer& buffer) { return buffer.tensor().rows(row, row + 1); };
+    swiglu_backward(one, {part(g), part(u)}, part(c), Linearisation::kExact, {part(to_gate), part(to_up)});
+  }
+  const auto expect_same = [&](const Buffer& first, const Buffer& second) {
+    EXPECT_TRUE(same_bits(first.tensor(), to_gate.tensor()));
+    EXPECT_TRUE(same_bits(second.tensor(), to_up.tensor()));
+  };
+  const Buffer g2 = gate(), u2 = up(), g3 = gate(), u3 = up(), g4 = gate(), u4 = up(), c4 = cotangent();
+  swiglu_backward(four, {g2.tensor(), u2.tensor()}, c.tensor(), Linearisation::kExact, {g2.tensor(), u2.tensor()});
+  expect_same(g2, u2);
+  swiglu_backward(four, {g3.tensor(), u3.tensor()}, c.tensor(), Linearisation::kExact, {u3.tensor(), g3.tensor()});
+  expect_same(u3, g3);
+  swiglu_backward(four, {g4.tensor(), u4.tensor()}, c4.tensor(), Linearisation::kExact, {c4.tensor(), u4.tensor()});
+  expect_same(c4, u4);
+}
+
+TEST(SwiGluBackwardOp, SaturatesWithoutNan) {
+  Context context = Context::cpu(1);
+  const Buffer gate(Device::kCpu, DType::kFloat32, {1, 2}), up(Device::kCpu, DType::kFloat32, {1, 2});
+  const Buffer one(Device::kCpu, DType::kFloat32, {1, 2});
+  for (const Buffer* buffer : {&up, &one}) std::fill_n(buffer->span<float>().data(), 2, 1.0f);
+  gate.span<float>()[0] = -1e30f;
+  gate.span<float>()[1] = 1e30f;
+  swiglu_backward(context, {gate.tensor(), up.tensor()}, one.tensor(), Linearisation::kExact,
+                  {gate.tensor(), up.tensor()});
+  EXPECT_EQ(testing::doubles(gate.tensor()), (std::vector<double>{0, 1}));
+  EXPECT_EQ(up.span<float>()[0], 0.0f);
+  EXPECT_EQ(up.span<float>()[1], 1e30f);
+  EXPECT_THROW(swiglu_backward(context, {gate.tensor(), up.tensor()}, one.tensor(), Linearisation::kExact,
+                               {gate.tensor(), up.tensor().reshaped({2})}),
+               ShapeError);
 }
 
 TEST(SubtractFrom, UndoesAnExactAddition) {

@@ -1,0 +1,232 @@
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "kernels/attention_backward.h"
+#include "kernels/attention_rows.h"
+#include "kernels/core/exponential.h"
+#include "kernels/core/launch.h"
+#include "kernels/core/vectorise.h"
+
+namespace tadapt::cpu {
+namespace {
+
+/// Numbers of one group of heads: row (t, n) lies at t · stride + n · size from the group's first.
+template <class T>
+struct GroupRows {
+  T* first = nullptr;
+  std::int64_t stride = 0;
+  T* at(std::int64_t t) const { return first + t * stride; }
+};
+template <class T>
+GroupRows<T> group_rows(const Tensor& tensor, const Heads& heads, std::int64_t g) {
+  if (tensor.empty()) return {};
+  const std::int64_t stride = tensor.size(1) * heads.size;
+  return {tensor.span<float>().data() + g * (stride / heads.groups), stride};
+}
+
+/// One group of one sequence.
+struct Job {
+  Job(const AttentionInput& input, const AttentionResult& result, const Heads& heads, std::int64_t g)
+      : query(group_rows<const float>(input.query, heads, g)),
+        key(group_rows<const float>(input.key, heads, g)),
+        value(group_rows<const float>(input.value, heads, g)),
+        out(group_rows<const float>(result.out, heads, g)),
+        cotangent(group_rows<const float>(result.cotangent, heads, g)),
+        log_sums{result.log_sums.span<float>().data() + g * heads.group(), heads.queries} {}
+  GroupRows<const float> query, key, value, out, cotangent, log_sums;
+};
+
+/// Query rows of the group at positions [begin, end), packed one after another.
+struct QueryRows {
+  std::int64_t begin, end, heads;
+  std::int64_t count() const { return (end - begin) * heads; }
+  std::int64_t position(std::int64_t row) const { return begin + row / heads; }
+  /// The first row that sees position s.
+  std::int64_t first_to_see(std::int64_t s) const { return s <= begin ? 0 : (s - begin) * heads; }
+};
+
+/// What one worker holds: a tile of keys and values with their gradients, and query rows with their scores of it.
+struct Workspace {
+  Workspace(Context& context, int thread, const Heads& heads) {
+    const std::int64_t rows = heads.positions() * heads.group(), tile = heads.size * kKeys;
+    const std::int64_t floats = 5 * tile + 2 * rows * heads.size + 4 * rows * kKeys;
+    float* next = context.scratch_of<float>(thread, static_cast<std::size_t>(floats)).data();
+    for (float** part : {&keys, &keys_across, &values_across, &key_gradient, &value_gradient})
+      *part = std::exchange(next, next + tile);
+    for (float** part : {&queries, &cotangents}) *part = std::exchange(next, next + rows * heads.size);
+    for (float** part : {&weights, &slopes, &weights_across, &slopes_across})
+      *part = std::exchange(next, next + rows * kKeys);
+  }
+  float *keys, *key_gradient, *value_gradient;  ///< [kKeys, h], zero past the sequence's end
+  float *keys_across, *values_across;           ///< [h, kKeys], zero past the sequence's end
+  float *queries, *cotangents;                  ///< [rows, h]
+  float *weights, *slopes;                      ///< [rows, kKeys]
+  float *weights_across, *slopes_across;        ///< [kKeys, rows]
+};
+
+TADAPT_VECTORISED float delta_of(const float* out, const float* cotangent, std::int64_t n) {
+  return static_cast<float>(ordered_sum(n, [&](std::int64_t i) { return static_cast<double>(out[i]) * cotangent[i]; }));
+}
+
+/// Products of a row with keys become weights, 0 from `visible` on.
+TADAPT_VECTORISED void weigh(float* scores, std::int64_t visible, float log_sum, float scale) {
+  for (std::int64_t j = 0; j < kKeys; ++j) {
+    const float weight = exponential(scores[j] * scale - log_sum);
+    scores[j] = j < visible ? weight : 0.0f;
+  }
+}
+/// Products of a row's cotangent with values become gradients of scores.
+TADAPT_VECTORISED void take_slopes(const float* weights, std::int64_t visible, float delta, float scale,
+                                   float* products) {
+  for (std::int64_t j = 0; j < kKeys; ++j) {
+    const float slope = AttentionSlope{weights[j], delta, scale}(products[j]);
+    products[j] = j < visible ? slope : 0.0f;
+  }
+}
+
+void transpose(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* to,
+               std::int64_t to_stride) {
+  for (std::int64_t c = 0; c < columns; ++c) {
+    for (std::int64_t r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * stride + c];
+  }
+}
+
+/// [rows, kKeys] products of `left` [rows, h] with a tile that lies across.
+void multiply(const float* left, std::int64_t rows, const float* tile, std::int64_t head_size, float* products) {
+  std::fill_n(products, rows * kKeys, 0.0f);
+  const auto sum = [&](std::int64_t i) { return Sum{left + i * head_size, products + i * kKeys}; };
+  std::int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) accumulate_four({sum(i), sum(i + 1), sum(i + 2), sum(i + 3)}, tile, head_size, kKeys);
+  for (; i < rows; ++i) accumulate_one(sum(i), tile, head_size, kKeys);
+}
+
+/// gradient_j += Σ_i coefficients_{j,i} · rows_i for all keys of the tile, rows from the first that sees the key on. A
+/// coefficient of 0 changes nothing, so four keys start together.
+void add_to_keys(const QueryRows& rows, std::int64_t first, const float* coefficients, const float* packed,
+                 std::int64_t head_size, float* gradient) {
+  const std::int64_t count = rows.count();
+  for (std::int64_t j = 0; j < kKeys && first + j < rows.end; j += 4) {
+    const std::int64_t skip = rows.first_to_see(first + j);
+    const auto sum = [&](std::int64_t k) { return Sum{coefficients + k * count + skip, gradient + k * head_size}; };
+    accumulate_four({sum(j), sum(j + 1), sum(j + 2), sum(j + 3)}, packed + skip * head_size, count - skip, head_size);
+  }
+}
+
+class Backward {
+ public:
+  Backward(const Heads& heads, Linearisation linearisation, const AttentionGradient& gradient)
+      : heads_(heads), exact_(linearisation == Linearisation::kExact), gradient_(gradient) {}
+
+  /// Rows [start, stop) of group g. Keys ascend tile by tile, so a query's gradient sums keys in order; queries ascend
+  /// within a tile, so a key's sums positions and heads in order.
+  void run(const Job& job, std::int64_t start, std::int64_t stop, std::int64_t g, const Workspace& work) const {
+    std::vector<float> deltas;
+    if (exact_) {
+      const GroupRows<float> query_gradient = group_rows<float>(gradient_.query, heads_, g);
+      for (std::int64_t t = start; t < stop; ++t) {
+        std::fill_n(query_gradient.at(t), heads_.group() * heads_.size, 0.0f);
+        for (std::int64_t n = 0; n < heads_.group(); ++n)
+          deltas.push_back(
+              delta_of(job.out.at(t) + n * heads_.size, job.cotangent.at(t) + n * heads_.size, heads_.size));
+      }
+    }
+    for (std::int64_t first = start; first < stop; first += kKeys) {
+      load_tile(job, first, stop, work);
+      for (std::int64_t begin = first; begin < stop; begin += heads_.positions()) {
+        const QueryRows rows{begin, std::min(begin + heads_.positions(), stop), heads_.group()};
+        const float* row_deltas = exact_ ? deltas.data() + (begin - start) * heads_.group() : nullptr;
+        take_rows(job, rows, first, row_deltas, g, work);
+      }
+      store_tile(first, std::min(kKeys, stop - first), g, work);
+    }
+  }
+
+ private:
+  void load_tile(const Job& job, std::int64_t first, std::int64_t stop, const Workspace& work) const {
+    const std::int64_t count = std::min(kKeys, stop - first), h = heads_.size;
+    if (count < kKeys) {
+      for (float* part : {work.keys, work.keys_across, work.values_across}) std::fill_n(part, h * kKeys, 0.0f);
+    }
+    transpose(job.key.at(first), job.key.stride, count, h, work.keys_across, kKeys);
+    transpose(job.value.at(first), job.value.stride, count, h, work.values_across, kKeys);
+    for (std::int64_t j = 0; j < count; ++j) std::copy_n(job.key.at(first + j), h, work.keys + j * h);
+    for (float* part : {work.key_gradient, work.value_gradient}) std::fill_n(part, h * kKeys, 0.0f);
+  }
+
+  /// What the tile that starts at position `first` and these queries give each other.
+  void take_rows(const Job& job, const QueryRows& rows, std::int64_t first, const float* deltas, std::int64_t g,
+                 const Workspace& work) const {
+    const std::int64_t count = rows.count(), h = heads_.size;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(h));
+    const auto visible = [&](std::int64_t i) { return std::min(kKeys, rows.position(i) - first + 1); };
+    for (std::int64_t t = rows.begin; t < rows.end; ++t) {
+      const std::int64_t at = (t - rows.begin) * rows.heads * h;
+      std::copy_n(job.query.at(t), rows.heads * h, work.queries + at);
+      std::copy_n(job.cotangent.at(t), rows.heads * h, work.cotangents + at);
+    }
+    multiply(work.queries, count, work.keys_across, h, work.weights);
+    for (std::int64_t i = 0; i < count; ++i)
+      weigh(work.weights + i * kKeys, visible(i), job.log_sums.at(rows.position(i))[i % rows.heads], scale);
+    transpose(work.weights, kKeys, count, kKeys, work.weights_across, count);
+    add_to_keys(rows, first, work.weights_across, work.cotangents, h, work.value_gradient);
+    if (!exact_) return;
+    multiply(work.cotangents, count, work.values_across, h, work.slopes);
+    for (std::int64_t i = 0; i < count; ++i)
+      take_slopes(work.weights + i * kKeys, visible(i), deltas[i], scale, work.slopes + i * kKeys);
+    transpose(work.slopes, kKeys, count, kKeys, work.slopes_across, count);
+    add_to_keys(rows, first, work.slopes_across, work.queries, h, work.key_gradient);
+    add_to_queries(rows, first, g, work);
+  }
+
+  /// query gradient_i += Σ_j slopes_{i,j} · key_j; four rows see as many keys as the last of them.
+  void add_to_queries(const QueryRows& rows, std::int64_t first, std::int64_t g, const Workspace& work) const {
+    const GroupRows<float> to = group_rows<float>(gradient_.query, heads_, g);
+    const auto sum = [&](std::int64_t i) {
+      return Sum{work.slopes + i * kKeys, to.at(rows.position(i)) + i % rows.heads * heads_.size};
+    };
+    const auto visible = [&](std::int64_t i) { return std::min(kKeys, rows.position(i) - first + 1); };
+    std::int64_t i = 0;
+    for (; i + 4 <= rows.count(); i += 4)
+      accumulate_four({sum(i), sum(i + 1), sum(i + 2), sum(i + 3)}, work.keys, visible(i + 3), heads_.size);
+    for (; i < rows.count(); ++i) accumulate_one(sum(i), work.keys, visible(i), heads_.size);
+  }
+
+  void store_tile(std::int64_t first, std::int64_t count, std::int64_t g, const Workspace& work) const {
+    const auto store = [&](const float* tile, const Tensor& tensor) {
+      const GroupRows<float> to = group_rows<float>(tensor, heads_, g);
+      for (std::int64_t j = 0; j < count; ++j) std::copy_n(tile + j * heads_.size, heads_.size, to.at(first + j));
+    };
+    store(work.value_gradient, gradient_.value);
+    if (exact_) store(work.key_gradient, gradient_.key);
+  }
+
+  Heads heads_;
+  bool exact_;
+  AttentionGradient gradient_;
+};
+
+}  // namespace
+
+void causal_attention_backward(Context& context, const AttentionInput& input, const AttentionResult& result,
+                               Linearisation linearisation, const AttentionGradient& gradient) {
+  const Heads heads{input.query.size(1), input.key.size(1), input.query.size(2)};
+  const std::span<const std::int32_t> at = input.offsets.span<std::int32_t>();
+  require_sequences(at, input.query.size(0));
+  if (input.query.elements() == 0) return;
+  // The longest first: they cost most.
+  std::vector<std::size_t> order(at.size() - 1);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::sort(order, std::ranges::greater(), [&](std::size_t b) { return at[b + 1] - at[b]; });
+  const Backward backward(heads, linearisation, gradient);
+  parallel_for(context, static_cast<std::int64_t>(order.size()) * heads.groups, [&](std::int64_t index, int thread) {
+    const std::size_t b = order[static_cast<std::size_t>(index / heads.groups)];
+    const std::int64_t g = index % heads.groups;
+    backward.run(Job(input, result, heads, g), at[b], at[b + 1], g, Workspace(context, thread, heads));
+  });
+}
+
+}  // namespace tadapt::cpu
