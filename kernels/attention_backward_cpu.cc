@@ -220,7 +220,7 @@ void causal_attention_backward(Context& context, const AttentionInput& input, co
   // The longest first: they cost most.
   std::vector<std::size_t> order(at.size() - 1);
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, std::ranges::greater(), [&](std::size_t b) { return at[b + 1] - at[b]; });
+  std::ranges::sort(order, std::ranges::greater(), [&](std::size_t b) { return at[b + 1] - at[b]; });
   const Backward backward(heads, linearisation, gradient);
   parallel_for(context, static_cast<std::int64_t>(order.size()) * heads.groups, [&](std::int64_t index, int thread) {
     const std::size_t b = order[static_cast<std::size_t>(index / heads.groups)];

@@ -42,7 +42,7 @@ void start_float32(Context& context, const Call& call) {
                            .value_gradient = numbers<float>(call.gradient.value),
                            .sizes = call.sizes,
                            .scale = call.scale()};
-  const Grid grid{0, kThreads, SharedTiles::bytes(call.sizes.size)};
+  const Grid grid{0, kGradientThreads, SharedTiles::bytes(call.sizes.size)};
   launch_tiles(context, grid, key_tiles(call.offsets(), kRows), call.sizes.groups, key_gradients_float32<kHeadSize>,
                in);
   if (call.exact())

@@ -7,6 +7,14 @@
 
 namespace tadapt::cuda {
 
+/// Neighbours in one warp that sum one row; more than attention has, since two gradients of a row are in registers.
+inline constexpr int kThreadsPerGradient = 8;
+inline constexpr int kGradientThreads = kRows * kThreadsPerGradient;
+inline constexpr int kColumnsPerThread = kRows / kThreadsPerGradient;
+/// As many are to share an SM: left to itself, the compiler spills registers to make room for more.
+template <int kHeadSize>
+inline constexpr int kBlocksPerMultiprocessor = kMostHeadSize / kHeadSize;
+
 struct Float32Backward {
   const float *query, *key, *value, *cotangent, *log_sums, *deltas;
   float *query_gradient, *key_gradient, *value_gradient;  ///< the former two or none
@@ -35,26 +43,26 @@ __device__ inline float row_product(const float* a, const float* b, int size) {
   return sum;
 }
 
-/// The part of a gradient's row that one thread sums: every kThreadsPerRow-th number.
+/// The part of a gradient's row that one thread sums: every kThreadsPerGradient-th number.
 template <int kHeadSize>
 struct OwnedSums {
-  static constexpr int kOwned = kHeadSize / kThreadsPerRow;
+  static constexpr int kOwned = kHeadSize / kThreadsPerGradient;
   float sums[kOwned] = {};
   /// sums += Σ_j factors_j · rows_j
   __device__ void add(const float* factors, const float* rows, int stride, int part, int size) {
-    TADAPT_UNROLL
-    for (int i = 0; i < kOwned; ++i) {
-      const int d = i * kThreadsPerRow + part;
-      if (d >= size) continue;
-      float sum = sums[i];
-      for (int j = 0; j < kRows; ++j) sum += factors[j] * rows[j * stride + d];
-      sums[i] = sum;
+    for (int j = 0; j < kRows; ++j) {
+      const float factor = factors[j];
+      const float* row = rows + j * stride + part;
+      TADAPT_UNROLL
+      for (int i = 0; i < kOwned; ++i) {
+        if (i * kThreadsPerGradient + part < size) sums[i] += factor * row[i * kThreadsPerGradient];
+      }
     }
   }
   __device__ void store(float* to, int part, int size) const {
     TADAPT_UNROLL
     for (int i = 0; i < kOwned; ++i) {
-      const int d = i * kThreadsPerRow + part;
+      const int d = i * kThreadsPerGradient + part;
       if (d < size) to[d] = sums[i];
     }
   }
@@ -75,14 +83,17 @@ __global__ void __launch_bounds__(256)
 
 /// A block a tile of keys and a group; queries and cotangents of all its heads pass by, head by head, from the tile's
 /// first position on. For its 32 keys a block reads 8·h bytes a query row that sees them, and reads and writes 8·h
-/// bytes a key.
+/// bytes a key. On sm_90, of 256 threads: h <= 64: 64 registers, 41 KB, 4 blocks an SM; h <= 128: 98, 73 KB, 2;
+/// h <= 256: 228, 137 KB, 1.
 template <int kHeadSize>
-__global__ void __launch_bounds__(kThreads) key_gradients_float32(Float32Backward in, KeyTiles tiles) {
+__global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor<kHeadSize>)
+    key_gradients_float32(Float32Backward in, KeyTiles tiles) {
   enum { kKey, kValue, kQuery, kCotangent };
   const AttentionSizes& sizes = in.sizes;
   const KeyTile tile = tiles.tiles[blockIdx.x / static_cast<unsigned>(sizes.groups)];
   const int group = static_cast<int>(blockIdx.x % static_cast<unsigned>(sizes.groups)), size = sizes.size;
-  const int row = static_cast<int>(threadIdx.x) / kThreadsPerRow, part = static_cast<int>(threadIdx.x) % kThreadsPerRow;
+  const int row = static_cast<int>(threadIdx.x) / kThreadsPerGradient,
+            part = static_cast<int>(threadIdx.x) % kThreadsPerGradient;
   const SharedTiles shared(size);
   load_rows(in.key + group * size, tile.begin, tile.end, in.key_stride(), size, shared.stride, shared.rows(kKey));
   load_rows(in.value + group * size, tile.begin, tile.end, in.key_stride(), size, shared.stride, shared.rows(kValue));
@@ -97,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) key_gradients_float32(Float32Backwar
                 shared.rows(kCotangent));
       __syncthreads();
       for (int j = 0; j < kColumnsPerThread; ++j) {
-        const int column = j * kThreadsPerRow + part;
+        const int column = j * kThreadsPerGradient + part;
         const std::int32_t t = first + column;
         float weight = 0.0f, slope = 0.0f;
         if (tile.begin + row <= t && t < tile.stop) {
@@ -124,15 +135,17 @@ __global__ void __launch_bounds__(kThreads) key_gradients_float32(Float32Backwar
 }
 
 /// A block a tile of query rows and a head; keys and values pass by. For its 32 rows a block reads 8·h bytes a key that
-/// they see, and reads and writes 12·h bytes a row. On sm_90: h <= 64: 96 registers, 5 blocks an SM; h <= 128: 127, 3;
-/// h <= 256: 167, 1; shared memory as above.
+/// they see, and reads and writes 12·h bytes a row. On sm_90: h <= 64: 64 registers; h <= 128: 104; h <= 256: 102;
+/// shared memory and blocks as above.
 template <int kHeadSize>
-__global__ void __launch_bounds__(kThreads) query_gradients_float32(Float32Backward in, QueryTiles tiles) {
+__global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor<kHeadSize>)
+    query_gradients_float32(Float32Backward in, QueryTiles tiles) {
   enum { kQuery, kCotangent, kKey, kValue };
   const AttentionSizes& sizes = in.sizes;
   const QueryTile tile = tiles.tiles[blockIdx.x / static_cast<unsigned>(sizes.heads)];
   const int head = static_cast<int>(blockIdx.x % static_cast<unsigned>(sizes.heads)), group = sizes.group_of(head);
-  const int row = static_cast<int>(threadIdx.x) / kThreadsPerRow, part = static_cast<int>(threadIdx.x) % kThreadsPerRow;
+  const int row = static_cast<int>(threadIdx.x) / kThreadsPerGradient,
+            part = static_cast<int>(threadIdx.x) % kThreadsPerGradient;
   const int size = sizes.size;
   const std::int32_t t = tile.begin + row;
   const SharedTiles shared(size);
@@ -150,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) query_gradients_float32(Float32Backw
     load_rows(in.value + group * size, first, tile.end, in.key_stride(), size, shared.stride, shared.rows(kValue));
     __syncthreads();
     for (int j = 0; j < kColumnsPerThread; ++j) {
-      const int column = j * kThreadsPerRow + part;
+      const int column = j * kThreadsPerGradient + part;
       float slope = 0.0f;
       if (first + column <= t && t < tile.end) {
         const float score = row_product(shared.row(kQuery, row), shared.row(kKey, column), size) * in.scale;

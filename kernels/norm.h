@@ -45,9 +45,8 @@ inline void rms_norm(Context& context, const Tensor& x, const Tensor& weight, fl
 ///   gradient_td += s_t · g_td                                        kRelp: s_t is a constant
 ///   input      as rms_norm read it (x before it, should y have been x), read only
 ///   cotangent  [T, D] float32, dL/dy, read only
-///   gradient   [T, D] float32, accumulated into: x is also what the residual stream carries on, so its gradient
-///   already
-///              holds what comes along that way; must not overlap the others
+///   gradient   [T, D] float32, accumulated into: the residual stream carries x on as well, and what comes back along
+///              it is there already; must not overlap the others
 /// Sums in double in a fixed order; a row depends on itself only. Oracle: finite differences in double.
 inline void rms_norm_backward(Context& context, const RmsNormInput& input, const Tensor& cotangent,
                               Linearisation linearisation, const Tensor& gradient) {

@@ -29,8 +29,8 @@ struct GradientRows {
   std::int64_t width;
 };
 
-/// A block a row, in packs of kWidth. Reads x and the cotangent twice (the second time from cache), reads and writes the
-/// gradient: 16 bytes an element from memory. 42 registers on sm_90, 5 blocks an SM.
+/// A block a row, in packs of kWidth. Reads x and the cotangent twice (the second time from cache), reads and writes
+/// the gradient: 16 bytes an element from memory. 42 registers on sm_90, 5 blocks an SM.
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads) add_gradient(GradientRows in) {
   __shared__ double room[kThreads / kWarp];

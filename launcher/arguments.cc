@@ -32,9 +32,11 @@ ParsedArguments parse(const CommandSyntax& syntax, const po::options_description
   po::options_description all;
   all.add(flags);
   po::positional_options_description places;
-  for (const std::string& operand : syntax.operands) {
-    all.add_options()(operand.c_str(), po::value<std::string>());
-    places.add(operand.c_str(), 1);
+  for (const auto* operands : {&syntax.operands, &syntax.optional_operands}) {
+    for (const std::string& operand : *operands) {
+      all.add_options()(operand.c_str(), po::value<std::string>());
+      places.add(operand.c_str(), 1);
+    }
   }
   // Without allow_guessing: a beginning of a flag is no flag.
   constexpr int kStyle = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;

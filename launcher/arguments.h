@@ -17,7 +17,8 @@ struct CommandSyntax {
   std::string usage;  ///< "verify PATH"
   std::string about;  ///< a sentence or a few
   boost::program_options::options_description flags{};
-  std::vector<std::string> operands = {};  ///< names of the words that are no flags, all of them needed
+  std::vector<std::string> operands = {};           ///< names of the words that are no flags, all of them needed
+  std::vector<std::string> optional_operands = {};  ///< that may follow them
 };
 
 using ParsedArguments = boost::program_options::variables_map;

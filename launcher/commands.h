@@ -13,6 +13,8 @@ using Words = std::vector<std::string>;
 int train_command(const Words& words, const Process& process);
 int capture_command(const Words& words, const Process& process);
 int eval_command(const Words& words, const Process& process);
+int generate_command(const Words& words, const Process& process);
+int benchmark_command(const Words& words, const Process& process);
 int export_command(const Words& words, const Process& process);
 int inspect_command(const Words& words, const Process& process);
 int verify_command(const Words& words, const Process& process);

@@ -17,6 +17,7 @@ enum class RandomPurpose : std::uint32_t {
   kTokenSubsample = 3,  ///< step 0, sample = sequence
   kCutoff = 4,          ///< step = step, sample = draw within the step
   kGeneration = 5,      ///< step = position, sample = sample number
+  kBootstrap = 6,       ///< step = resample, sample 0
   kTest = 1000,
 };
 

@@ -76,7 +76,7 @@ void Decoder::embed(Context& context, const TokenTensors& tokens, const Tensor& 
 }
 
 void Decoder::add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
-                            const Tensor& residual) const {
+                            const Tensor& residual, const CachedBatch* cached) const {
   const std::int64_t rows = residual.size(0);
   const AttentionRecord record{.query = workspace.of(Workspace::kQuery, {rows, config_.query_width()}),
                                .key = workspace.of(Workspace::kKey, {rows, config_.key_width()}),
@@ -84,15 +84,32 @@ void Decoder::add_attention(Context& context, Workspace& workspace, int layer, c
                                .attended = workspace.of(Workspace::kAttended, {rows, config_.query_width()}),
                                .log_sums = Tensor()};
   const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
-  attention(context, workspace, layer, tokens, residual, record, out);
+  if (cached == nullptr) {
+    attention(context, workspace, layer, tokens, residual, record, out);
+  } else {
+    const AttentionInput heads = project(context, workspace, layer, tokens, residual, record);
+    const Tensor attended = record.attended.reshaped(heads.query.shape());
+    store_in_cache(context, heads.key, heads.value, cached->slots, cached->cache.layer(layer));
+    if (cached->tables.empty())
+      causal_attention(context, heads, attended);
+    else
+      cached_attention(context, {heads.query, tokens.positions, cached->tables}, cached->cache.layer(layer), attended);
+    matmul(context, record.attended, out_weights(layer), Tensor(), Epilogue::kNone, out);
+  }
   add_to(context, out, residual);
 }
 
 void Decoder::attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                         const Tensor& residual, const AttentionRecord& record, const Tensor& out) const {
+  const AttentionInput heads = project(context, workspace, layer, tokens, residual, record);
+  causal_attention(context, heads, record.attended.reshaped(heads.query.shape()), record.log_sums);
+  matmul(context, record.attended, out_weights(layer), Tensor(), Epilogue::kNone, out);
+}
+
+AttentionInput Decoder::project(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
+                                const Tensor& residual, const AttentionRecord& record) const {
   const AttentionWeights& weights = trunk_.layers.at(static_cast<std::size_t>(layer)).attention;
-  const std::int64_t rows = residual.size(0);
-  const Tensor normed = workspace.of(Workspace::kNormed, {rows, config_.width});
+  const Tensor normed = workspace.of(Workspace::kNormed, residual.shape());
   rms_norm(context, residual, weights.norm.tensor(), static_cast<float>(config_.norm_epsilon), normed);
   matmul(context, normed, weights.query, view(weights.query_bias), Epilogue::kNone, record.query);
   matmul(context, normed, weights.key, view(weights.key_bias), Epilogue::kNone, record.key);
@@ -100,8 +117,7 @@ void Decoder::attention(Context& context, Workspace& workspace, int layer, const
   const AttentionInput heads = attention_input(record, tokens);
   rope(context, heads.query, tokens.positions, config_.rope_theta);
   rope(context, heads.key, tokens.positions, config_.rope_theta);
-  causal_attention(context, heads, record.attended.reshaped(heads.query.shape()), record.log_sums);
-  matmul(context, record.attended, weights.out, Tensor(), Epilogue::kNone, out);
+  return heads;
 }
 
 AttentionInput Decoder::attention_input(const AttentionRecord& record, const TokenTensors& tokens) const {

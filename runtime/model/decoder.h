@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/core/linearisation.h"
 #include "runtime/model/decoder_weights.h"
+#include "runtime/model/key_value_cache.h"
 #include "runtime/model/token_tensors.h"
 
 namespace tadapt {
@@ -100,9 +101,10 @@ class Decoder {
 
   /// residual [T, D] = the tokens' embeddings. DataError naming id and position when an id is outside the vocabulary.
   void embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const;
-  /// residual [T, D] += attention(norm(residual))
+  /// residual [T, D] += attention(norm(residual)); with `cached` the tokens' keys and values are kept there, and its
+  /// tables say what they attend to. On the CPU with a float32 cache a token's row has the same bits either way.
   void add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
-                     const Tensor& residual) const;
+                     const Tensor& residual, const CachedBatch* cached = nullptr) const;
   /// out [T, D] = attention(norm(residual)); must not overlap it. Fills the record.
   void attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens, const Tensor& residual,
                  const AttentionRecord& record, const Tensor& out) const;
@@ -140,7 +142,13 @@ class Decoder {
 
   Decoder(DecoderConfig config, const DecoderCompute& compute, TrunkWeights trunk, SharedMlps target, SharedMlps base);
 
+  /// Queries, keys and values of norm(residual), rotated.
+  AttentionInput project(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
+                         const Tensor& residual, const AttentionRecord& record) const;
   AttentionInput attention_input(const AttentionRecord& record, const TokenTensors& tokens) const;
+  const PackedWeights& out_weights(int layer) const {
+    return trunk_.layers.at(static_cast<std::size_t>(layer)).attention.out;
+  }
   const MlpWeights& mlp_weights(int layer, MlpSource source) const;
 
   DecoderConfig config_;

@@ -64,7 +64,7 @@ void SegmentRunner::check(std::span<const Segment> segments, const RunReads& rea
 
 void SegmentRunner::run_layer(const Pass& pass, int layer) {
   const LayerSplice& splice = pass.segment.splice[static_cast<std::size_t>(layer)];
-  decoder_.add_attention(context_, workspace_, layer, pass.tokens, pass.residual);
+  decoder_.add_attention(context_, workspace_, layer, pass.tokens, pass.residual, pass.segment.cached);
   const Tensor mlp_in = workspace_.of(Workspace::kNormed, pass.residual.shape());
   const Tensor mlp_out = workspace_.of(Workspace::kMlpOut, pass.residual.shape());
   decoder_.mlp_input(context_, layer, pass.residual, mlp_in);

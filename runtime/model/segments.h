@@ -20,6 +20,7 @@ struct Segment {
   int begin = 0;
   int end = 0;
   int source = kTokens;
+  const CachedBatch* cached = nullptr;  ///< keys and values of its layers are kept, and earlier ones attended to
 };
 
 /// The residual state of `segment` entering `layer`; layer = end is its last. State 0 of the tokens is the embeddings,

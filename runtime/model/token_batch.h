@@ -9,7 +9,8 @@
 
 namespace tadapt {
 
-/// T tokens of B sequences; sequence b owns rows [offsets[b], offsets[b+1]) and its positions count from 0.
+/// T tokens of B sequences; sequence b owns rows [offsets[b], offsets[b+1]); its positions count from 0, unless tokens
+/// of it were run before.
 struct TokenBatch {
   std::vector<std::int32_t> ids;         ///< [T]
   std::vector<std::int32_t> positions;   ///< [T]
@@ -17,8 +18,9 @@ struct TokenBatch {
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
   int sequences() const { return static_cast<int>(offsets.size()) - 1; }
-  /// Appends one sequence (an empty one is allowed). ShapeError beyond 2^31 - 1 tokens.
-  void append(std::span<const std::int32_t> sequence);
+  /// Appends one sequence (an empty one is allowed), or what follows its first `before` tokens. ShapeError beyond
+  /// 2^31 - 1 tokens.
+  void append(std::span<const std::int32_t> sequence, std::int32_t before = 0);
   void clear();
 };
 

@@ -1,3 +1,4 @@
+// Losses of next-token distributions against softmax and finite differences in double.
 #include "kernels/logit_losses.h"
 
 #include <cmath>

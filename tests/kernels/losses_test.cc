@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/pointwise.h"
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -62,6 +63,13 @@ TEST(AddSquaredError, AddsTheGradientOfSquaredError) {
       EXPECT_TRUE(same_bits(errors.tensor(), others.tensor()));
       add_to(one, before.tensor(), plain.tensor());
       EXPECT_TRUE(same_bits(gradient.tensor(), plain.tensor()));
+      for (std::int64_t i = 0; i < t * d; ++i) {
+        const testing::Formula loss = [&](const std::vector<double>& x) {
+          return 0.15 * std::pow(x[0] - value(target.tensor(), i), 2);
+        };
+        const double slope = testing::slope(loss, {value(prediction.tensor(), i)}, 0);
+        ASSERT_NEAR(value(gradient.tensor(), i), value(before.tensor(), i) + slope, 3e-7);
+      }
     }
   }
   Context context = Context::cpu(1);

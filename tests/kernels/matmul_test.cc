@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -112,7 +113,7 @@ TEST(Matmul, NoRowsIsFine) {
          Tensor(nullptr, DType::kFloat32, {0, 4}));
 }
 
-// ⟨dy, x · Wᵀ⟩ changes by dx = dy · W. Dyadic: exact.
+// ⟨dy, x · Wᵀ⟩ changes by dx = dy · W. Of integers: slopes are too.
 TEST(Matmul, BackwardIsTheProductWithTheSameWeightsTheOtherWay) {
   const auto dyadic = [](Shape shape, std::uint64_t sample) {
     Buffer buffer = uniform(DType::kFloat32, shape, sample, -8, 8);
@@ -131,10 +132,14 @@ TEST(Matmul, BackwardIsTheProductWithTheSameWeightsTheOtherWay) {
         repack_weights(context, w.tensor(), packed);
         matmul_backward(context, dy.tensor(), packed, dx.tensor());
         for (std::int64_t i = 0; i < t * k; ++i) {
-          double truth = 0;
-          for (std::int64_t j = 0; j < n; ++j)
-            truth += value(dy.tensor(), i / k * n + j) * value(w.tensor(), by_output ? j * k + i % k : i % k * n + j);
-          ASSERT_EQ(value(dx.tensor(), i), truth);
+          const testing::Formula formula = [&](const std::vector<double>& x) {
+            double sum = 0;
+            for (std::int64_t j = 0; j < n; ++j)
+              sum += value(dy.tensor(), i / k * n + j) * x[0] *
+                     value(w.tensor(), by_output ? j * k + i % k : i % k * n + j);
+            return sum;
+          };
+          ASSERT_EQ(value(dx.tensor(), i), std::round(testing::slope(formula, {0}, 0)));
         }
       }
     }

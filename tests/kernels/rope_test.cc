@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -65,6 +66,32 @@ TEST(Rope, BackwardIsTheTransposeAndTheInverse) {
     }
     rope(context, rotated.tensor(), positions.tensor(), 10000, Rotation::kBackward);
     for (std::int64_t i = 0; i < 5 * width; ++i) ASSERT_NEAR(value(rotated.tensor(), i), value(x.tensor(), i), 4e-7);
+  }
+}
+
+TEST(Rope, BackwardIsTheDerivative) {
+  constexpr std::size_t kSize = 6, kHalf = kSize / 2;
+  Context context = Context::cpu(2);
+  const Buffer positions = make_positions({0, 3, 40, 1000});
+  const Buffer x = uniform(DType::kFloat32, {4, 2, kSize}, 1), c = uniform(DType::kFloat32, {4, 2, kSize}, 2);
+  const Buffer gradient = testing::copy(c.tensor());
+  rope(context, gradient.tensor(), positions.tensor(), 10000, Rotation::kBackward);
+  const std::vector<double> numbers = testing::doubles(x.tensor()), cotangent = testing::doubles(c.tensor());
+  const testing::Formula contracted = [&](const std::vector<double>& at) {
+    double sum = 0;
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      if (i % kSize >= kHalf) continue;
+      const double angle = positions.span<std::int32_t>()[i / (2 * kSize)] *
+                           std::pow(10000, -2.0 * static_cast<double>(i % kSize) / kSize);
+      sum += cotangent[i] * (at[i] * std::cos(angle) - at[i + kHalf] * std::sin(angle)) +
+             cotangent[i + kHalf] * (at[i + kHalf] * std::cos(angle) + at[i] * std::sin(angle));
+    }
+    return sum;
+  };
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const double position = positions.span<std::int32_t>()[i / (2 * kSize)];
+    ASSERT_NEAR(value(gradient.tensor(), static_cast<std::int64_t>(i)), testing::slope(contracted, numbers, i),
+                4e-7 + position * 4e-7);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/core/memory.h"
 #include "kernels/matmul.h"
 #include "kernels/pointwise.h"
+#include "tests/kernels/finite_difference.h"
 #include "tests/kernels/testing.h"
 
 namespace tadapt {
@@ -162,6 +163,40 @@ TEST_P(Sparse, InputGradientMatchesTheOracleAndAdds) {
       ASSERT_NEAR(testing::value(gradient.tensor(), t * size_.d + d), truth, 1e-5 * magnitude + 1e-30);
     }
   }
+}
+
+// Of Σ_i c_i · ReLU(encoder_i · x) with respect to x: the pairs are those above zero, their values c_i.
+TEST(SparseInputGradient, IsTheDerivativeOfTheEncoder) {
+  constexpr std::int64_t kTokens = 5, kFeatures = 60, kWidth = 13;
+  Context context = Context::cpu(2);
+  const Buffer x = uniform(DType::kFloat32, {kTokens, kWidth}, 1),
+               encoder = uniform(DType::kFloat32, {kFeatures, kWidth}, 2);
+  const Buffer cotangent = uniform(DType::kFloat32, {kTokens, kFeatures}, 3);
+  const Buffer activations(Device::kCpu, DType::kFloat32, {kTokens, kFeatures});
+  matmul(context, x.tensor(), pack_weights(context, encoder.tensor(), Layout::kOutputInput, DType::kFloat32), {},
+         Epilogue::kRelu, activations.tensor());
+  const Buffer offsets(Device::kCpu, DType::kInt32, {kTokens + 1});
+  const std::int64_t pairs = count_pairs(context, activations.tensor(), offsets.tensor());
+  const Buffer features(Device::kCpu, DType::kInt32, {pairs}), values(Device::kCpu, DType::kFloat32, {pairs});
+  const SparseFeatures by_token{offsets.tensor(), features.tensor(), values.tensor()};
+  gather_pairs(context, activations.tensor(), by_token);
+  for (std::int64_t t = 0; t < kTokens; ++t)
+    for (auto p = at(offsets.span<std::int32_t>()[at(t)]); p < at(offsets.span<std::int32_t>()[at(t + 1)]); ++p)
+      values.span<float>()[p] = cotangent.span<float>()[at(t * kFeatures + features.span<std::int32_t>()[p])];
+  const Buffer gradient(Device::kCpu, DType::kFloat32, {kTokens, kWidth});
+  sparse_input_gradient(context, by_token, encoder.tensor(), gradient.tensor());
+  const testing::Formula loss = [&](const std::vector<double>& from) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < kTokens * kFeatures; ++i) {
+      double score = 0;
+      for (std::int64_t d = 0; d < kWidth; ++d)
+        score += from[at(i / kFeatures * kWidth + d)] * testing::value(encoder.tensor(), i % kFeatures * kWidth + d);
+      sum += testing::value(cotangent.tensor(), i) * std::max(score, 0.0);
+    }
+    return sum;
+  };
+  for (std::int64_t i = 0; i < kTokens * kWidth; ++i)
+    ASSERT_NEAR(testing::value(gradient.tensor(), i), testing::slope(loss, doubles(x.tensor()), at(i)), 3e-6) << i;
 }
 
 TEST_P(Sparse, WeightGradientMatchesTheOracleAndOverwrites) {

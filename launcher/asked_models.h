@@ -1,0 +1,30 @@
+// What generate and benchmark have in common on the command line: whose responses, drawn how.
+#pragma once
+
+#include <filesystem>
+
+#include "launcher/arguments.h"
+#include "runtime/model/generation.h"
+
+namespace tadapt {
+
+/// Models and adapters as the command line names them.
+struct AskedModels {
+  RunOptions options;
+  std::filesystem::path adapters;  ///< a run, checkpoint or export; empty when none was named
+  std::filesystem::path run;       ///< the run's directory when a run was named
+};
+
+/// Adds --config, --set, models, format, device and everything that says how responses are drawn.
+void add_asking_flags(boost::program_options::options_description& flags);
+
+/// From PATH, which may be missing, and flags: a run knows its models, for all else a configuration or flags name them.
+AskedModels asked_models(const ParsedArguments& arguments, const Process& process);
+
+/// Temperature, top-p, length, seed, batch and cache. ConfigError naming the flag, what was expected and what was
+/// found.
+GenerationOptions generation_options(const ParsedArguments& arguments);
+/// --samples, at least 1.
+std::int64_t samples_of(const ParsedArguments& arguments);
+
+}  // namespace tadapt
