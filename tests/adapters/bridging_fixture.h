@@ -71,7 +71,8 @@ class BridgingFixture {
     }
     store_.emplace(device, specs);
     for (std::size_t layer = 0; layer < adapters_.size(); ++layer) {
-      for (const auto& [name, tensor] : store_->master_views(layer).entries())
+      const ParameterTensors masters = store_->master_views(layer);
+      for (const auto& [name, tensor] : masters.entries())
         copy(context_, saved.tensor(fmt::format("{}.{}", layer, name)), tensor);
       synchronize(context_);
       adapters_[layer]->prepare(context_, store_->master_views(layer));
