@@ -8,7 +8,7 @@
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
-#include "runtime/eval/adapter_bundle.h"
+#include "runtime/bundle/adapter_bundle.h"
 #include "runtime/model/decoder_config.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/train/option_table.h"

@@ -9,6 +9,7 @@
 #include "launcher/quoted.h"
 #include "launcher/yaml_reader.h"
 #include "runtime/loss/loss.h"
+#include "runtime/train/bridging_options.h"
 #include "runtime/train/option_table.h"
 
 namespace tadapt {
@@ -91,10 +92,10 @@ void validate(const RunOptions& options) {
   const auto leaves = static_cast<std::uint64_t>(options.train.reduction_leaves);
   if (!std::has_single_bit(leaves))
     throw ConfigError("train.reduction_leaves: expected a power of two, found {}", leaves);
-  if (options.train.batch_tokens % options.train.reduction_leaves != 0)
+  if (options.train.objective == kLocalObjective && options.train.batch_tokens % options.train.reduction_leaves != 0)
     throw ConfigError("train.batch_tokens: expected a multiple of train.reduction_leaves ({}), found {}", leaves,
                       options.train.batch_tokens);
-  require_cached_source(find_objective(options.train.objective));
+  require_objective_options(options);
   for (const Option& option : option_table()) {
     const nlohmann::json value = option.value(options);
     if (value.is_string() && find_invalid_utf8(value.get_ref<const std::string&>()))

@@ -7,6 +7,8 @@
 #include "launcher/commands.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
+#include "runtime/loss/loss.h"
+#include "runtime/train/bridging_run.h"
 #include "runtime/train/device_choice.h"
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_directory.h"
@@ -43,8 +45,21 @@ void check_resume(const ParsedArguments& arguments, const RunOptions& options, F
     throw ConfigError("--resume never: {} holds checkpoints; choose another run.dir", options.dir.string());
 }
 
+void require_memory(const RunEnvironment& environment, const MemoryEstimate& needed) {
+  require_device_memory(environment.context, ranks_on_device(environment.context, environment.world),
+                        needed.on_device(), needed.to_string());
+}
+
+void dry_run_bridging(const RunOptions& options, const RunEnvironment& environment) {
+  const TokenDataset corpus = load_corpus(options, options.corpus.train, environment);
+  const BridgingShape shape = bridging_shape(options, environment.files, corpus, nullptr);
+  const ProcessGrid grid = bridging_grid(options, shape, environment.world.size());
+  environment.print(describe(options, shape, grid));
+  require_memory(environment, bridging_memory(options, shape, grid));
+}
+
 /// What the run would need, from the cache that is there or from the plan of its capture.
-void dry_run(const RunOptions& options, const RunEnvironment& environment) {
+void dry_run_local(const RunOptions& options, const RunEnvironment& environment) {
   const CaptureIdentity identity = cache_identity(options, environment.files);
   std::vector<std::int64_t> rows;
   if (capture_is_complete(environment.files, environment.world, identity)) {
@@ -59,9 +74,14 @@ void dry_run(const RunOptions& options, const RunEnvironment& environment) {
   if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
   const ProcessGrid grid = run_grid(options, shape, environment.world.size());
   environment.print(describe(options, shape, grid));
-  const MemoryEstimate needed = run_memory(options, shape, grid);
-  require_device_memory(environment.context, ranks_on_device(environment.context, environment.world),
-                        needed.on_device(), needed.to_string());
+  require_memory(environment, run_memory(options, shape, grid));
+}
+
+void dry_run(const RunOptions& options, const RunEnvironment& environment) {
+  if (needs_cached_rows_only(find_objective(options.train.objective)))
+    dry_run_local(options, environment);
+  else
+    dry_run_bridging(options, environment);
 }
 
 int train(const RunOptions& options, const Process& process) {

@@ -8,8 +8,8 @@
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
-#include "runtime/eval/load_export.h"
-#include "runtime/eval/non_finite.h"
+#include "runtime/bundle/load_export.h"
+#include "runtime/bundle/non_finite.h"
 #include "runtime/model/decoder_config.h"
 #include "runtime/train/run_directory.h"
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "runtime/eval/adapter_bundle.h"
+#include "runtime/bundle/adapter_bundle.h"
 #include "runtime/model/splice.h"
 
 namespace tadapt {

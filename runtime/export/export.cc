@@ -7,7 +7,7 @@
 #include "data/checkpoint_manifest.h"
 #include "data/json.h"
 #include "data/model_files.h"
-#include "runtime/eval/load_export.h"
+#include "runtime/bundle/load_export.h"
 #include "runtime/export/staged_directory.h"
 #include "runtime/model/decoder_config.h"
 

@@ -5,6 +5,7 @@
 
 #include "kernels/core/memory.h"
 #include "kernels/losses.h"
+#include "kernels/optim.h"
 #include "kernels/pointwise.h"
 #include "runtime/adapter/grown.h"
 
@@ -47,15 +48,13 @@ BridgingPass::BridgingPass(Context& context, const BridgingModels& models, const
       head_(context.device(), memory.logits_budget_bytes),
       nmse_(context.device(), models.pair.config().layers + 1, weights.nmse_over_states),
       target_mlps_(static_cast<std::size_t>(models.pair.config().layers), MlpSource::kTarget) {
-  memory_.arena.reserve(bytes(models, memory));
+  memory_.arena.reserve(bytes(models.pair.config(), memory));
 }
 
-std::int64_t BridgingPass::bytes(const BridgingModels& models, const BridgingMemory& memory) {
-  const std::int64_t layers = models.pair.config().layers, width = models.pair.config().width, m = memory.cutoffs;
-  const std::vector<MlpSource> none;
+std::int64_t BridgingPass::bytes(const DecoderConfig& config, const BridgingMemory& memory) {
+  const std::int64_t layers = config.layers, width = config.width, m = memory.cutoffs;
   const auto segment = [&](std::int64_t branches, Recording recording) {
-    const SegmentPlan plan{models.pair, none, nullptr, 0, static_cast<int>(layers), recording};
-    return RecordedSegment::bytes(plan, branches * memory.leaf_tokens);
+    return RecordedSegment::bytes(config, recording, layers, branches * memory.leaf_tokens);
   };
   const auto rows = [&](std::int64_t branches) {
     return Arena::bytes(DType::kFloat32, {branches * memory.leaf_tokens, width});
@@ -111,7 +110,7 @@ struct BridgingPass::Run {
   }
 
   /// Adapter model and r2a over an interval.
-  void run_adapters(int interval, Recording recording) {
+  void run_adapters(int interval, Recording recording, const RecordedSegment::OnState& on_state = {}) {
     const int begin = schedule.borders[static_cast<std::size_t>(interval)];
     const int count = schedule.adapter_branches(interval);
     const int before = interval == 0 ? 1 : schedule.adapter_branches(interval - 1);
@@ -125,7 +124,7 @@ struct BridgingPass::Run {
       copy(context, adapter_segments.back()->output(), branches(input, before));
     for (int index = before; index < count; ++index)
       copy(context, target_states[static_cast<std::size_t>(begin)], branch(input, index));
-    segment->forward({});
+    segment->forward(on_state);
     adapter_segments.push_back(std::move(segment));
   }
 
@@ -287,10 +286,10 @@ BridgingValue BridgingPass::value_and_gradient(Context& context, const Leaf& lea
   begin(context, leaf.batch, leaf.adapters, 1 + static_cast<int>(run.schedule.r2a.size()));
   const Tensor weighted =
       grown(context, weighted_activations_, DType::kFloat64, 1, std::max<std::int64_t>(1, leaf.adapters.size()));
-  AdapterTape::Leaf gradients = leaf.gradients;
-  gradients.sparsity = static_cast<float>(factor(weights_.sparsity, leaf.whole.tokens));
-  gradients.weighted_activations = weighted.reshaped({leaf.adapters.size()});
-  leaf.adapters.begin(std::move(gradients));
+  leaf.adapters.begin({.sparsity = static_cast<float>(factor(leaf.sparsity, leaf.whole.tokens)),
+                       .slot = leaf.gradients.slot,
+                       .filled = leaf.gradients.filled,
+                       .weighted_activations = weighted.reshaped({weighted.elements()})});
 
   BridgingValue value;
   run.take_cotangents();
@@ -306,11 +305,42 @@ BridgingValue BridgingPass::value_and_gradient(Context& context, const Leaf& lea
   return value;
 }
 
+BridgingPass::Leaf BridgingPass::forwards_only(const TokenBatch& batch, std::span<const int> cutoffs,
+                                               AdapterTape& adapters) {
+  return {.batch = batch,
+          .cutoffs = cutoffs,
+          .whole = counts_of(batch),
+          .sparsity = 0.0,
+          .adapters = adapters,
+          .gradients = {}};
+}
+
+std::string BridgingPass::first_non_finite(Context& context, const TokenBatch& batch, AdapterTape& adapters) {
+  const std::int64_t mark = memory_.arena.mark();
+  const std::vector<int> cutoffs{0};
+  const Leaf leaf = forwards_only(batch, cutoffs, adapters);
+  Run run(*this, context, leaf);
+  begin(context, batch, adapters, 1);
+  std::string found;
+  const auto look = [&](int state, const Tensor& values, const char* whose) {
+    if (!found.empty() || tadapt::first_non_finite(context, values) < 0) return;
+    found = state == 0 ? fmt::format("embeddings: {} residual state", whose)
+                       : fmt::format("layer {}: {} residual state", state - 1, whose);
+  };
+  run.run_target();
+  for (int state = 0; state <= run.layers; ++state)
+    look(state, run.target_states[static_cast<std::size_t>(state)], "the target's");
+  run.run_adapters(0, Recording::kNothing,
+                   [&](int state, const Tensor& values) { look(state, values, "the adapter model's"); });
+  run.adapter_segments.clear();
+  memory_.arena.release(mark);
+  return found;
+}
+
 BridgingValue BridgingPass::evaluate(Context& context, const TokenBatch& batch, AdapterTape& adapters) {
   const std::int64_t mark = memory_.arena.mark();
   const std::vector<int> cutoffs{0};
-  Run run(*this, context,
-          {.batch = batch, .cutoffs = cutoffs, .whole = counts_of(batch), .adapters = adapters, .gradients = {}});
+  Run run(*this, context, forwards_only(batch, cutoffs, adapters));
   begin(context, batch, adapters, 1);
   BridgingValue value;
   run.take_cotangents();
@@ -321,6 +351,7 @@ BridgingValue BridgingPass::evaluate(Context& context, const TokenBatch& batch, 
       run.head(adapter_trunk(), run.adapter_segments.back()->output(), run.cotangent, {.kl = 1.0})};
   run.head_losses(heads, sums);
   value.kl_adapter = sums[0];
+  run.adapter_segments.clear();
   memory_.arena.release(mark);
   return value;
 }

@@ -1,7 +1,8 @@
 // The bridging objective over one leaf: value and gradients by the fewest layer passes.
 #pragma once
 
-#include <optional>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "runtime/loss/adapter_tape.h"
@@ -23,7 +24,7 @@ struct BridgingWeights {
   double residual_nmse = 1.0;
   OverStates nmse_over_states = OverStates::kMean;
   double label = 0.0;
-  double sparsity = 0.0;
+  double sparsity = 0.0;  ///< at full weight
 };
 
 /// What the means of a global batch are over.
@@ -71,9 +72,12 @@ class BridgingPass {
     const TokenBatch& batch;  ///< sequences of this leaf
     std::span<const int> cutoffs;
     BatchCounts whole;  ///< of the global batch
+    double sparsity;    ///< the weight, as it is at this step
     AdapterTape& adapters;
-    /// Where its gradients go; `sparsity` and `weighted_activations` are filled in here.
-    AdapterTape::Leaf gradients;
+    struct Gradients {
+      std::function<Tensor(std::size_t index)> slot;  ///< as AdapterTape::Leaf has them
+      std::function<void(std::size_t index)> filled;
+    } gradients;
   };
   /// DataError for an id outside the vocabulary. NaN where a pass gives NaN.
   BridgingValue value_and_gradient(Context& context, const Leaf& leaf);
@@ -81,13 +85,19 @@ class BridgingPass {
   /// The adapter model's divergence alone: no gradients, no bridges, nothing else filled in.
   BridgingValue evaluate(Context& context, const TokenBatch& batch, AdapterTape& adapters);
 
+  /// Where target or adapter model first give a number that is not finite: "layer 3: the target's residual state";
+  /// empty when they do not.
+  std::string first_non_finite(Context& context, const TokenBatch& batch, AdapterTape& adapters);
+
+  std::int64_t most_tokens() const { return limits_.leaf_tokens; }
   /// Layers of branches run since construction.
   std::int64_t layer_passes() const { return memory_.layer_passes; }
-  /// Bytes of the arena for such models.
-  static std::int64_t bytes(const BridgingModels& models, const BridgingMemory& memory);
+  /// Bytes of the arena for models of such a target.
+  static std::int64_t bytes(const DecoderConfig& config, const BridgingMemory& memory);
 
  private:
   struct Run;  // one call
+  static Leaf forwards_only(const TokenBatch& batch, std::span<const int> cutoffs, AdapterTape& adapters);
   void begin(Context& context, const TokenBatch& batch, const AdapterTape& adapters, int branches);
   const Decoder& adapter_trunk() const { return models_.trunk != nullptr ? *models_.trunk : models_.pair; }
   SegmentPlan plan(AdapterTape* adapters, int begin, int end, Recording recording) const;

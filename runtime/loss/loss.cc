@@ -1,12 +1,20 @@
 #include "runtime/loss/loss.h"
 
+#include <algorithm>
+
 #include "kernels/core/error.h"
 
 namespace tadapt {
 
 const std::vector<Objective>& objectives() {
   static const std::vector<Objective> kObjectives = {
-      {"local", {{"local_nmse", LossSource::kCachedRows}, {"sparsity", LossSource::kCachedRows}}},
+      {kLocalObjective, {{"local_nmse", LossSource::kCachedRows}, {"sparsity", LossSource::kCachedRows}}},
+      {kBridgingObjective,
+       {{"kl_adapter", LossSource::kModel},
+        {"kl_bridge", LossSource::kModel},
+        {"residual_nmse", LossSource::kModel},
+        {"label", LossSource::kModel},
+        {"sparsity", LossSource::kModel}}},
   };
   return kObjectives;
 }
@@ -20,11 +28,9 @@ const Objective& find_objective(const std::string& name) {
   throw ConfigError("train.objective: '{}' is not one of: {}", name, known);
 }
 
-void require_cached_source(const Objective& objective) {
-  for (const LossTerm& term : objective.terms)
-    if (term.source != LossSource::kCachedRows)
-      throw ConfigError("train.objective: '{}' needs the term '{}', which cannot be computed from cached activations",
-                        objective.name, term.name);
+bool needs_cached_rows_only(const Objective& objective) {
+  return std::ranges::all_of(objective.terms,
+                             [](const LossTerm& term) { return term.source == LossSource::kCachedRows; });
 }
 
 }  // namespace tadapt

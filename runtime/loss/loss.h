@@ -6,6 +6,9 @@
 
 namespace tadapt {
 
+inline constexpr char kLocalObjective[] = "local";
+inline constexpr char kBridgingObjective[] = "bridging";
+
 /// Where a term takes its numbers from. A cached source can only serve kCachedRows.
 enum class LossSource {
   kCachedRows,  ///< mlp_in and Δ of one layer: what an activation cache holds
@@ -26,7 +29,7 @@ struct Objective {
 const std::vector<Objective>& objectives();
 /// ConfigError that lists the known names when there is none called `name`.
 const Objective& find_objective(const std::string& name);
-/// ConfigError naming the first term that cannot be computed from cached rows.
-void require_cached_source(const Objective& objective);
+/// Whether all of its terms can be computed from cached rows.
+bool needs_cached_rows_only(const Objective& objective);
 
 }  // namespace tadapt

@@ -42,14 +42,13 @@ RecordedSegment::Layer RecordedSegment::take_layer() {
   return layer;
 }
 
-std::int64_t RecordedSegment::bytes(const SegmentPlan& plan, std::int64_t rows) {
-  const DecoderConfig& config = plan.decoder.config();
+std::int64_t RecordedSegment::bytes(const DecoderConfig& config, Recording recording, std::int64_t layers,
+                                    std::int64_t rows) {
   const auto of = [&](std::int64_t width) { return Arena::bytes(DType::kFloat32, {rows, width}); };
-  const bool records = plan.recording != Recording::kNothing;
-  const std::int64_t layers = plan.end - plan.begin;
+  const bool records = recording != Recording::kNothing;
   std::int64_t layer = 2 * of(config.query_width()) + 2 * of(config.key_width()) + of(config.width);
   if (records) layer += of(config.heads);
-  if (plan.recording == Recording::kAll) layer += 2 * of(config.mlp_width);
+  if (recording == Recording::kAll) layer += 2 * of(config.mlp_width);
   return records ? (layers + 1) * of(config.width) + layers * layer
                  : 2 * of(config.width) + std::min<std::int64_t>(layers, 1) * layer;
 }

@@ -71,8 +71,8 @@ class RecordedSegment {
   /// Once, after forward(), unless nothing was recorded.
   void backward(const Backward& work);
 
-  /// What one takes from the arena.
-  static std::int64_t bytes(const SegmentPlan& plan, std::int64_t rows);
+  /// What one of so many layers and rows takes from the arena.
+  static std::int64_t bytes(const DecoderConfig& config, Recording recording, std::int64_t layers, std::int64_t rows);
 
  private:
   struct Layer {

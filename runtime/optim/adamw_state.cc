@@ -31,32 +31,33 @@ void AdamWState::measure(Context& context, const ParameterStore& store, std::siz
                     square_sums(group).rows(begin / kParameterBlock, end / kParameterBlock));
 }
 
-UpdateReport AdamWState::update(Context& context, ParameterStore& store, std::size_t group,
-                                const AdamWSettings& settings, double learning_rate, std::int64_t step) {
+double clip_scale(const AdamWSettings& settings, double gradient_norm) {
+  return settings.clip_norm > 0.0 ? std::min(1.0, settings.clip_norm / (gradient_norm + 1e-6)) : 1.0;
+}
+
+double AdamWState::square_norm(Context& context, std::size_t group) const {
   double square_norm = 0.0;
   for (const double sum : on_host<double>(context, square_sums(group))) square_norm += sum;
-  UpdateReport report{std::sqrt(square_norm), std::isfinite(square_norm)};
-  if (!report.finite) return report;
+  return square_norm;
+}
 
-  const double clip =
-      settings.clip_norm > 0.0 ? std::min(1.0, settings.clip_norm / (report.gradient_norm + 1e-6)) : 1.0;
-  const AdamWStep adamw_step{.learning_rate = learning_rate,
-                             .beta1 = settings.beta1,
-                             .beta2 = settings.beta2,
-                             .epsilon = settings.epsilon,
-                             .weight_decay = settings.weight_decay,
-                             .step = step + 1,
-                             .gradient_scale = clip};
+void AdamWState::update(Context& context, ParameterStore& store, std::size_t group, const AdamWSettings& settings,
+                        const AdamWUpdate& update) {
   const auto [begin, end] = part(group);
-  if (begin == end) return report;
+  if (begin == end) return;
   adamw(context,
         {.master = store.master(group).rows(begin, end),
          .first_moment = first_moment(group),
          .second_moment = second_moment(group),
          .gradient = store.gradient(group).rows(begin, end),
          .working = Tensor()},
-        adamw_step);
-  return report;
+        {.learning_rate = update.learning_rate,
+         .beta1 = settings.beta1,
+         .beta2 = settings.beta2,
+         .epsilon = settings.epsilon,
+         .weight_decay = settings.weight_decay,
+         .step = update.step + 1,
+         .gradient_scale = update.gradient_scale});
 }
 
 }  // namespace tadapt

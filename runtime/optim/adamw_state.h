@@ -16,11 +16,15 @@ struct AdamWSettings {
   double clip_norm = 0.0;  ///< 0: no clipping
 };
 
-/// What one update of a group found.
-struct UpdateReport {
-  double gradient_norm = 0.0;  ///< before clipping
-  bool finite = true;          ///< false: nothing was changed
+/// One update, the same for all groups.
+struct AdamWUpdate {
+  double learning_rate = 0.0;
+  std::int64_t step = 0;        ///< counts from 0
+  double gradient_scale = 1.0;  ///< what clipping multiplies gradients by
 };
+
+/// min(1, clip_norm / (norm + 1e-6)), or 1 without clipping: as torch.nn.utils.clip_grad_norm_.
+double clip_scale(const AdamWSettings& settings, double gradient_norm);
 
 /// Of all trainable numbers, or of a part of each group where other ranks have the others.
 class AdamWState {
@@ -32,16 +36,17 @@ class AdamWState {
   bool sharded() const { return sharded_; }
   ParameterPart part(std::size_t group) const { return states_.at(group).part; }
 
-  /// Σ g² over each 4096-element block of the group's whole trainable gradient: what update() reads. Filled by whoever
-  /// makes the gradient, or by measure(), which knows the blocks of the part.
+  /// Σ g² over each 4096-element block of the group's whole trainable gradient: what square_norm() adds up. Filled by
+  /// whoever makes the gradient, or by measure(), which knows the blocks of the part.
   Tensor square_sums(std::size_t group) const { return states_.at(group).square_sums.tensor(); }
   void measure(Context& context, const ParameterStore& store, std::size_t group);
 
-  /// Norm over the group's trainable gradient (the square sums, added in block order), clip by
-  /// min(1, clip_norm / (norm + 1e-6)), then AdamW on the part; it reads no gradient but the part's, and leaves the
-  /// masters outside the part as they are. `step` counts from 0. A non-finite norm changes nothing.
-  UpdateReport update(Context& context, ParameterStore& store, std::size_t group, const AdamWSettings& settings,
-                      double learning_rate, std::int64_t step);
+  /// Σ g² over the group's trainable gradient: the square sums, added in block order. Waits for the device.
+  double square_norm(Context& context, std::size_t group) const;
+
+  /// AdamW on the part; it reads no gradient but the part's, and leaves the masters outside the part as they are.
+  void update(Context& context, ParameterStore& store, std::size_t group, const AdamWSettings& settings,
+              const AdamWUpdate& update);
 
   /// [elements of the part] fp32.
   Tensor first_moment(std::size_t group) const { return states_.at(group).first.tensor(); }

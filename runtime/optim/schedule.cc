@@ -14,4 +14,10 @@ double CosineSchedule::at(std::int64_t step) const {
   return peak * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
 }
 
+double SparsityRamp::at(std::int64_t step) const {
+  const auto ramp = static_cast<std::int64_t>(fraction * static_cast<double>(steps));
+  if (step >= ramp) return 1.0;
+  return initial + (1.0 - initial) * static_cast<double>(step) / static_cast<double>(ramp);
+}
+
 }  // namespace tadapt

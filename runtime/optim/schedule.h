@@ -18,4 +18,14 @@ struct CosineSchedule {
   double at(std::int64_t step) const;
 };
 
+/// How much of its full weight the sparsity term has: from `initial` linearly to 1 over the first int(fraction · steps)
+/// steps, then 1.
+struct SparsityRamp {
+  double initial = 1.0;
+  double fraction = 0.0;
+  std::int64_t steps = 0;
+
+  double at(std::int64_t step) const;
+};
+
 }  // namespace tadapt

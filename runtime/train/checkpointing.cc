@@ -84,8 +84,8 @@ Checkpointer::Checkpointer(Context& context, FileSystem& files, Communicator& wo
                            CheckpointPlan plan)
     : context_(context), files_(files), world_(world), group_(group), plan_(std::move(plan)) {}
 
-std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
-                                                  const ParameterStore& store, const AdamWState& optimiser) const {
+std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, TrainingState& state) const {
+  auto& [trainees, store, optimiser] = state;
   std::vector<PartRecord> records;
   std::exception_ptr failure;  // kept until the end: others wait for this rank's part of the moments
   // The ranks of a group share the writing: of each `ranks` trainees every one writes its own.
@@ -111,8 +111,7 @@ std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, std:
   return records;
 }
 
-std::string Checkpointer::save(std::int64_t step, std::vector<Trainee>& trainees, const ParameterStore& store,
-                               const AdamWState& optimiser) {
+std::string Checkpointer::save(std::int64_t step, TrainingState& state) {
   CheckpointWriter writer(files_, plan_.run_dir / "checkpoints", step);
   on_rank_zero(world_, [&] {
     writer.prepare();
@@ -120,31 +119,31 @@ std::string Checkpointer::save(std::int64_t step, std::vector<Trainee>& trainees
   });
   nlohmann::json mine = nlohmann::json::array();
   agree(world_, [&] {
-    for (const PartRecord& record : write_parts(writer, trainees, store, optimiser)) mine.push_back(record.to_json());
+    for (const PartRecord& record : write_parts(writer, state)) mine.push_back(record.to_json());
   });
   const std::vector<std::string> all = world_.all_gather_text(mine.dump(), "checkpoint records");
   return on_rank_zero(world_, [&] {
     std::vector<PartRecord> records;
     for (const std::string& rank : all)
       for (const auto& record : nlohmann::json::parse(rank)) records.push_back(PartRecord::from_json(record));
-    const std::filesystem::path path = writer.commit(records, state(step));
+    const std::filesystem::path path = writer.commit(records, description(step));
     verified_.insert(path);
     writer.prune(static_cast<int>(plan_.keep), verified_);
     return path.string();
   });
 }
 
-nlohmann::json Checkpointer::state(std::int64_t step) const {
-  nlohmann::json state = plan_.provenance;
-  const std::int64_t samples = step * plan_.batch_tokens;
-  state["step"] = step;
-  state["sample_cursor"] = samples;
-  state["epoch"] = samples / plan_.train_rows;
-  return state;
+nlohmann::json Checkpointer::description(std::int64_t step) const {
+  nlohmann::json description = plan_.provenance;
+  const std::int64_t samples = step * plan_.samples_per_step;
+  description["step"] = step;
+  description["sample_cursor"] = samples;
+  description["epoch"] = samples / plan_.samples_per_epoch;
+  return description;
 }
 
-std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, std::vector<Trainee>& trainees,
-                                   ParameterStore& store, AdamWState& optimiser, const Warn& warn) {
+std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, TrainingState& state, const Warn& warn) {
+  auto& [trainees, store, optimiser] = state;
   std::int64_t step = 0;
   agree(world_, [&] {
     const CheckpointInfo info = open_checkpoint(files_, checkpoint);
@@ -184,7 +183,7 @@ void Checkpointer::restore_moments(const CheckpointPart& part, const ParameterGr
 }
 
 void Checkpointer::require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const {
-  for (const char* key : {"config_hash", "base", "target", "cache"})
+  for (const char* key : {"config_hash", "base", "target", "cache", "corpus"})
     if (checkpoint.state.value(key, "") != plan_.provenance.value(key, ""))
       throw ConfigError("{}: belongs to another run: {} is {} there and {} here", checkpoint.path.string(), key,
                         checkpoint.state.value(key, "none"), plan_.provenance.value(key, "none"));

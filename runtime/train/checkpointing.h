@@ -10,8 +10,7 @@
 
 #include "data/checkpoint.h"
 #include "runtime/comm/communicator.h"
-#include "runtime/optim/adamw_state.h"
-#include "runtime/train/trainee.h"
+#include "runtime/train/training_step.h"
 
 namespace tadapt {
 
@@ -26,9 +25,9 @@ std::filesystem::path newest_checkpoint(FileSystem& files, Communicator& world, 
 struct CheckpointPlan {
   std::filesystem::path run_dir;
   std::int64_t keep = 2;
-  std::int64_t batch_tokens = 0;
-  std::int64_t train_rows = 0;  ///< N: an epoch
-  nlohmann::json provenance;    ///< config and its hash, steps in all, model and cache hashes, instruction set, …
+  std::int64_t samples_per_step = 0;
+  std::int64_t samples_per_epoch = 0;
+  nlohmann::json provenance;  ///< config and its hash, steps in all, model and cache hashes, instruction set, …
 };
 
 /// Saves and restores a run's trainees: `layer-003.safetensors` (masters) and `layer-003.optimizer.safetensors`
@@ -39,20 +38,17 @@ class Checkpointer {
   Checkpointer(Context& context, FileSystem& files, Communicator& world, Communicator& group, CheckpointPlan plan);
 
   /// Writes, verifies, then prunes older ones. A failure on any rank fails on all. Collective. Returns the path.
-  std::string save(std::int64_t step, std::vector<Trainee>& trainees, const ParameterStore& store,
-                   const AdamWState& optimiser);
+  std::string save(std::int64_t step, TrainingState& state);
 
   /// Puts a checkpoint that verifies into this rank's trainees; the step it was taken at. ConfigError when it belongs
   /// to another run. Collective.
-  std::int64_t restore(const std::filesystem::path& checkpoint, std::vector<Trainee>& trainees, ParameterStore& store,
-                       AdamWState& optimiser, const Warn& warn);
+  std::int64_t restore(const std::filesystem::path& checkpoint, TrainingState& state, const Warn& warn);
 
  private:
-  std::vector<PartRecord> write_parts(CheckpointWriter& writer, std::vector<Trainee>& trainees,
-                                      const ParameterStore& store, const AdamWState& optimiser) const;
+  std::vector<PartRecord> write_parts(CheckpointWriter& writer, TrainingState& state) const;
   void restore_moments(const CheckpointPart& part, const ParameterGroup& layout, const AdamWState& optimiser,
                        std::size_t index, const std::string& file) const;
-  nlohmann::json state(std::int64_t step) const;
+  nlohmann::json description(std::int64_t step) const;
   void require_same_run(const CheckpointInfo& checkpoint, const Warn& warn) const;
 
   Context& context_;

@@ -11,8 +11,7 @@ HeldOut::HeldOut(const ActivationCacheReader& reader, Communicator& world, const
                  std::int64_t piece_tokens)
     : reader_(reader), world_(world), grid_(grid), rows_(rows), piece_tokens_(piece_tokens) {}
 
-std::vector<HeldOutMetrics> HeldOut::evaluate(Context& context, LocalLossPass& pass,
-                                              const std::vector<Trainee>& trainees) {
+std::vector<Figures> HeldOut::evaluate(Context& context, LocalLossPass& pass, const std::vector<Trainee>& trainees) {
   if (rows_.begin == rows_.end) return {};
   const std::int64_t members = grid_.data_parallel();
   const std::int64_t my_place = grid_.index_of(world_.rank());
@@ -36,7 +35,7 @@ std::vector<HeldOutMetrics> HeldOut::evaluate(Context& context, LocalLossPass& p
   }
   const std::vector<double> all = world_.all_gather(mine, "held-out sums");
 
-  std::vector<HeldOutMetrics> metrics;
+  std::vector<Figures> metrics;
   for (int block = 0; block < grid_.blocks(); ++block) {
     for (std::size_t place = 0; place < grid_.layers_of_block(block).size(); ++place) {
       double sums[kFields] = {};
@@ -46,8 +45,8 @@ std::vector<HeldOutMetrics> HeldOut::evaluate(Context& context, LocalLossPass& p
                                     static_cast<std::size_t>(piece / members) * kFields];
         for (std::size_t f = 0; f < kFields; ++f) sums[f] += fields[f];
       }
-      metrics.push_back({.nmse = sums[1] > 0.0 ? sums[0] / sums[1] : 0.0,
-                         .l0 = sums[2] / static_cast<double>(rows_.end - rows_.begin)});
+      metrics.push_back({{"nmse", sums[1] > 0.0 ? sums[0] / sums[1] : 0.0},
+                         {"l0", sums[2] / static_cast<double>(rows_.end - rows_.begin)}});
     }
   }
   return metrics;

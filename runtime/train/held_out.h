@@ -21,9 +21,9 @@ class HeldOut {
   HeldOut(const ActivationCacheReader& reader, Communicator& world, const ProcessGrid& grid, Rows rows,
           std::int64_t piece_tokens);
 
-  /// Figures of every trained layer in grid.layers() order, the same on every rank and for every grid; empty when no
-  /// rows are held out. Adapters must be prepared. Collective.
-  std::vector<HeldOutMetrics> evaluate(Context& context, LocalLossPass& pass, const std::vector<Trainee>& trainees);
+  /// "nmse" (Σ‖Δ−T(x)‖² / Σ‖Δ‖²) and "l0" of every trained layer in grid.layers() order, the same on every rank and for
+  /// every grid; empty when no rows are held out. Adapters must be prepared. Collective.
+  std::vector<Figures> evaluate(Context& context, LocalLossPass& pass, const std::vector<Trainee>& trainees);
 
  private:
   std::int64_t pieces() const { return (rows_.end - rows_.begin + piece_tokens_ - 1) / piece_tokens_; }

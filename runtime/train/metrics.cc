@@ -1,8 +1,14 @@
 #include "runtime/train/metrics.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <utility>
 
 namespace tadapt {
@@ -14,6 +20,40 @@ std::int64_t number_of(const Json& object) {
   const auto step = object.find("step");
   return step != object.end() && step->is_number_integer() ? step->get<std::int64_t>()
                                                            : std::numeric_limits<std::int64_t>::max();
+}
+
+void add(Json& object, const Figures& figures) {
+  for (const auto& [name, value] : figures) object[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
+}
+
+/// Means of the figures that all have in common, by place.
+Figures means_of(const std::vector<Figures>& all) {
+  Figures means;
+  if (all.empty()) return means;
+  for (std::size_t place = 0; place < all.front().size(); ++place) {
+    double sum = 0.0;
+    for (const Figures& one : all) sum += one.at(place).second;
+    means.emplace_back(all.front()[place].first, sum / static_cast<double>(all.size()));
+  }
+  return means;
+}
+
+/// "residual_nmse" as "residual NMSE".
+std::string label(const std::string& name) {
+  std::string shown;
+  std::istringstream words(name);
+  for (std::string word; std::getline(words, word, '_');) {
+    if (word == "kl" || word == "nmse" || word == "l0") std::ranges::transform(word, word.begin(), ::toupper);
+    shown += (shown.empty() ? "" : " ") + word;
+  }
+  return shown;
+}
+
+std::string shown_as_text(const Figures& figures) {
+  std::string text;
+  for (const auto& [name, value] : figures)
+    text += fmt::format("{}{} {:.{}f}", text.empty() ? "" : ", ", label(name), value, name == "l0" ? 2 : 4);
+  return text;
 }
 
 /// Every line of a file, one after the other; a last one without a line end included.
@@ -89,18 +129,22 @@ class MetricsLog::Appender {
   std::uint64_t end_ = 0;
 };
 
-TraineeMetrics StepMetrics::mean() const {
-  TraineeMetrics sum;
+std::string StepMetrics::summary() const {
+  constexpr std::size_t kShown = 3;
+  Figures shown(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, whole.size())));
+  double l0 = 0.0, dead_share = 0.0;
+  std::vector<Figures> own;
   for (const TraineeMetrics& one : trainees) {
-    sum.loss += one.loss;
-    sum.nmse += one.nmse;
-    sum.l0 += one.l0;
-    sum.dead_share += one.dead_share;
-    sum.gradient_norm += one.gradient_norm;
+    own.push_back(one.own);
+    l0 += one.l0 / static_cast<double>(trainees.size());
+    dead_share += one.dead_share / static_cast<double>(trainees.size());
   }
-  const double count = static_cast<double>(std::max<std::size_t>(1, trainees.size()));
-  return {sum.loss / count, sum.nmse / count, sum.l0 / count, sum.dead_share / count, sum.gradient_norm / count};
+  if (shown.empty()) shown = means_of(own);
+  shown.emplace_back("l0", l0);
+  return fmt::format("{}, dead {:.1f} %", shown_as_text(shown), 100.0 * dead_share);
 }
+
+std::string HeldOutFigures::summary() const { return shown_as_text(whole.empty() ? means_of(trainees) : whole); }
 
 MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step,
                        std::int64_t every_steps)
@@ -117,23 +161,23 @@ MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, 
 MetricsLog::~MetricsLog() = default;
 
 void MetricsLog::step(const StepMetrics& metrics) {
-  Json object = {{"step", metrics.step}, {"learning_rate", metrics.learning_rate}};
+  Json object = {{"step", metrics.step}, {"tokens", metrics.tokens}, {"learning_rate", metrics.learning_rate}};
+  add(object, metrics.whole);
+  if (!metrics.cutoffs.empty()) object["cutoffs"] = metrics.cutoffs;
   for (std::size_t i = 0; i < metrics.trainees.size(); ++i) {
     const TraineeMetrics& one = metrics.trainees[i];
-    object["trainees"][metrics.names[i]] = {{"loss", one.loss},
-                                            {"nmse", one.nmse},
-                                            {"l0", one.l0},
-                                            {"dead_share", one.dead_share},
-                                            {"gradient_norm", one.gradient_norm}};
+    Json& entry = object["trainees"][metrics.names[i]];
+    add(entry, one.own);
+    add(entry, {{"l0", one.l0}, {"dead_share", one.dead_share}, {"gradient_norm", one.gradient_norm}});
   }
   metrics_->append(object);
 }
 
-void MetricsLog::held_out(std::int64_t step, const std::vector<std::string>& names,
-                          const std::vector<HeldOutMetrics>& metrics) {
+void MetricsLog::held_out(std::int64_t step, const HeldOutFigures& figures) {
   Json object = {{"step", step}};
-  for (std::size_t i = 0; i < metrics.size(); ++i)
-    object["held_out"][names[i]] = {{"nmse", metrics[i].nmse}, {"l0", metrics[i].l0}};
+  Json& held_out = object["held_out"];
+  add(held_out, figures.whole);
+  for (std::size_t i = 0; i < figures.trainees.size(); ++i) add(held_out[figures.names[i]], figures.trainees[i]);
   metrics_->append(object);
 }
 

@@ -5,34 +5,47 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/file.h"
 
 namespace tadapt {
 
+/// Named numbers in the order in which they are shown. One that is not finite is written as null.
+using Figures = std::vector<std::pair<std::string, double>>;
+
 /// One trainee at one step.
 struct TraineeMetrics {
-  double loss = 0.0;  ///< nmse + sparsity term
-  double nmse = 0.0;  ///< mean ‖Δ−T(x)‖² / s²
-  double l0 = 0.0;    ///< active features per token
-  double dead_share = 0.0;
+  Figures own;                 ///< of the objective: "loss", "nmse", …
+  double l0 = 0.0;             ///< active features per token
+  double dead_share = 0.0;     ///< features not active in the last train.dead_after_tokens tokens
   double gradient_norm = 0.0;  ///< before clipping
 };
 
-/// Held-out figures of one trainee.
-struct HeldOutMetrics {
-  double nmse = 0.0;  ///< Σ‖Δ−T(x)‖² / Σ‖Δ‖²
-  double l0 = 0.0;
+struct StepMetrics {
+  std::int64_t step = 0;    ///< steps done
+  std::int64_t tokens = 0;  ///< of this step, over all ranks
+  double learning_rate = 0.0;
+  Figures whole = {};             ///< of the objective over all trainees
+  std::vector<int> cutoffs = {};  ///< drawn for this step; bridging only
+  std::vector<std::string> names = {};
+  std::vector<TraineeMetrics> trainees = {};
+
+  /// For a line of progress: the first few of the whole's figures, else the means of the trainees' own; then mean L0
+  /// and dead share.
+  std::string summary() const;
 };
 
-struct StepMetrics {
-  std::int64_t step = 0;  ///< steps done
-  double learning_rate = 0.0;
-  std::vector<std::string> names;
-  std::vector<TraineeMetrics> trainees;
+/// Held-out figures of the whole, and of the trainees; either may be empty.
+struct HeldOutFigures {
+  Figures whole = {};
+  std::vector<std::string> names = {};
+  std::vector<Figures> trainees = {};
 
-  TraineeMetrics mean() const;
+  bool empty() const { return whole.empty() && trainees.empty(); }
+  /// "NMSE 0.1234, L0 12.00": the whole's figures, else the means of the trainees'.
+  std::string summary() const;
 };
 
 inline constexpr char kMetricsFile[] = "metrics.jsonl";
@@ -50,7 +63,7 @@ class MetricsLog {
   std::int64_t missing_steps() const { return missing_steps_; }
 
   void step(const StepMetrics& metrics);
-  void held_out(std::int64_t step, const std::vector<std::string>& names, const std::vector<HeldOutMetrics>& metrics);
+  void held_out(std::int64_t step, const HeldOutFigures& figures);
   struct Timing {
     std::int64_t step = 0;
     double seconds = 0.0;

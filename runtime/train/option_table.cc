@@ -55,6 +55,14 @@ bool is_choice_of_layers(const std::string& value) {
   }
 }
 
+bool is_list_of_numbers(const std::string& value) {
+  try {
+    return value.empty() || !parse_layer_ranges(value).empty();
+  } catch (const ConfigError&) {
+    return false;
+  }
+}
+
 bool is_device(const std::string& value) {
   DeviceRequest request;
   return parse_device(value, request);
@@ -125,6 +133,9 @@ Options adapter_options() {
            adapter_words()),
       integer({"adapter.features", "features", "Dictionary size F."},
               field(&RunOptions::adapter, &AdapterOptions::features), 1, std::int64_t{1} << 24),
+      path({"adapter.init_from", "",
+            "A run, checkpoint or export whose adapters training starts from; empty: from the hybrid model."},
+           field(&RunOptions::adapter, &AdapterOptions::init_from)),
       number_or_auto({"adapter.sparse_below", "active features per token",
                       "Below this, gradients touch active features only; auto: the measured break-even; 0: never."},
                      field(&RunOptions::adapter, &AdapterOptions::sparse_below), kNotNegative),
@@ -135,9 +146,38 @@ Options loss_options() {
   return {
       number({"loss.sparsity", "", "Weight lambda of the sparsity term."},
              field(&RunOptions::loss, &LossOptions::sparsity), kNotNegative),
-      word({"loss.sparsity_scale", "", "relative: divided by the layer's scale s of delta; absolute: as it is."},
+      word({"loss.sparsity_scale", "",
+            "relative: divided by the layer's scale s of delta; absolute: as it is; auto: relative where the objective "
+            "is "
+            "local, else absolute."},
            field(&RunOptions::loss, &LossOptions::sparsity_scale),
-           {{"relative", SparsityScale::kRelative}, {"absolute", SparsityScale::kAbsolute}}),
+           {{"auto", SparsityScale::kAuto},
+            {"relative", SparsityScale::kRelative},
+            {"absolute", SparsityScale::kAbsolute}}),
+      number({"loss.sparsity_initial", "of loss.sparsity", "Weight of the sparsity term at the first step."},
+             field(&RunOptions::loss, &LossOptions::sparsity_initial), kNotNegative),
+      number({"loss.sparsity_ramp_fraction", "of all steps", "Linear from that to the whole weight."},
+             field(&RunOptions::loss, &LossOptions::sparsity_ramp_fraction), kFraction),
+      word({"loss.recipe", "",
+            "Bridging: what auto stands for below: code: 1, 2, 1, cutoffs from 0, NMSE averaged over states; paper: 1, "
+            "1, "
+            "1, cutoffs from 1, NMSE summed."},
+           field(&RunOptions::loss, &LossOptions::recipe), {{"code", Recipe::kCode}, {"paper", Recipe::kPaper}}),
+      number_or_auto({"loss.kl_adapter", "", "Bridging: weight of the adapter model's divergence from the target."},
+                     field(&RunOptions::loss, &LossOptions::kl_adapter), kNotNegative),
+      number_or_auto({"loss.kl_bridge", "", "Bridging: weight of each of the two bridges' divergences."},
+                     field(&RunOptions::loss, &LossOptions::kl_bridge), kNotNegative),
+      number_or_auto({"loss.residual_nmse", "", "Bridging: weight of the error of the residual states."},
+                     field(&RunOptions::loss, &LossOptions::residual_nmse), kNotNegative),
+      number({"loss.label", "", "Bridging: weight of the adapter model's own next-token loss."},
+             field(&RunOptions::loss, &LossOptions::label), kNotNegative),
+      word({"loss.backbone", "", "Bridging: whose embeddings, attention, norms and head the adapter model has."},
+           field(&RunOptions::loss, &LossOptions::backbone),
+           {{"target", Backbone::kTarget}, {"base", Backbone::kBase}}),
+      integer({"loss.cutoffs", "cutoffs", "Bridging: layers at which bridges leave, drawn anew for each step."},
+              field(&RunOptions::loss, &LossOptions::cutoffs), 1, 64),
+      text({"loss.fixed_cutoffs", "", "Bridging: the same cutoffs in every step; empty: drawn."},
+           field(&RunOptions::loss, &LossOptions::fixed_cutoffs), "empty or a list such as 3,14", is_list_of_numbers),
   };
 }
 
@@ -155,7 +195,8 @@ Options optim_options() {
              field(&RunOptions::optim, &OptimOptions::weight_decay), kNotNegative),
       number({"optim.warmup_fraction", "of all steps", "Linear warm-up from 0; then cosine to 0."},
              field(&RunOptions::optim, &OptimOptions::warmup_fraction), kFraction),
-      number({"optim.clip_norm", "", "Largest gradient norm of one layer; 0: no clipping."},
+      number({"optim.clip_norm", "",
+              "Largest gradient norm, of one layer (local) or of all together (bridging); 0: no clipping."},
              field(&RunOptions::optim, &OptimOptions::clip_norm), kNotNegative),
       word({"optim.shard_state", "",
             "on: each data-parallel rank holds AdamW's moments of its part only, and updates that; results are the "
@@ -168,17 +209,20 @@ Options optim_options() {
 
 Options train_options() {
   return {
-      word({"train.objective", "", "local: every layer by itself, from cached activations."},
+      word({"train.objective", "",
+            "local: every layer by itself, from cached activations; bridging: end to end through the models."},
            field(&RunOptions::train, &TrainOptions::objective), objective_words()),
       word({"train.compute", "", "Operands of the products in the adapters; master weights are fp32."},
            field(&RunOptions::train, &TrainOptions::compute), kComputeTypes),
-      integer({"train.batch_tokens", "tokens", "Rows in one optimiser step, over all ranks."},
+      integer({"train.batch_tokens", "tokens", "Local: rows in one optimiser step, over all ranks."},
               field(&RunOptions::train, &TrainOptions::batch_tokens), 1, kMaxRows),
+      integer({"train.batch_sequences", "sequences", "Bridging: sequences in one optimiser step, over all ranks."},
+              field(&RunOptions::train, &TrainOptions::batch_sequences), 1, kMaxRows),
       integer({"train.reduction_leaves", "parts",
                "Equal parts of a batch whose gradients join in a fixed tree: a power of two that divides "
-               "train.batch_tokens."},
+               "train.batch_tokens; bridging takes the largest one below that divides train.batch_sequences."},
               field(&RunOptions::train, &TrainOptions::reduction_leaves), 1, std::int64_t{1} << 16),
-      number({"train.epochs", "epochs", "Passes over the training rows."},
+      number({"train.epochs", "epochs", "Passes over the training rows, or sequences."},
              field(&RunOptions::train, &TrainOptions::epochs), kPositive),
       integer({"train.steps", "steps", "Optimiser steps; 0: from train.epochs."},
               field(&RunOptions::train, &TrainOptions::steps), 0, kMaxSteps),
@@ -187,12 +231,21 @@ Options train_options() {
            {{"window", RowOrder::kWindow}, {"global", RowOrder::kGlobal}}),
       integer({"train.window_tokens", "tokens", "Rows shuffled together under train.order: window."},
               field(&RunOptions::train, &TrainOptions::window_tokens), 1, kMaxRows),
-      integer({"train.seed", "", "Seed of initial weights, data order and token draws."},
+      integer({"train.seed", "", "Seed of initial weights, data order, token draws and cutoffs."},
               field(&RunOptions::train, &TrainOptions::seed), std::uint64_t{0}),
       integer({"train.evaluate_every_steps", "steps", "Between held-out metrics; 0: only at the end."},
               field(&RunOptions::train, &TrainOptions::evaluate_every_steps), 0, kMaxSteps),
-      integer({"train.held_out_tokens", "tokens", "Held-out rows looked at per evaluation, at most."},
+      integer({"train.held_out_tokens", "tokens",
+               "Held-out rows, or tokens of corpus.validation, looked at per evaluation, at most."},
               field(&RunOptions::train, &TrainOptions::held_out_tokens), 0, kMaxTokens),
+      word({"train.recompute", "",
+            "Bridging: hidden: the backward computes hidden values of MLPs and features again, which saves memory.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::train, &TrainOptions::recompute),
+           {{"none", Recompute::kNone}, {"hidden", Recompute::kHidden}}),
+      integer({"train.logits_bytes", "bytes", "Bridging: memory for logits, of as many tokens at a time as fit.",
+               OnResume::kMayDiffer},
+              field(&RunOptions::train, &TrainOptions::logits_bytes), 1, std::int64_t{1} << 40),
       integer(
           {"train.dead_after_tokens", "tokens", "A feature that was not active in this many tokens counts as dead."},
           field(&RunOptions::train, &TrainOptions::dead_after_tokens), 1, kMaxTokens),

@@ -7,12 +7,10 @@
 #include <string>
 
 #include "data/file.h"
+#include "runtime/bundle/adapter_bundle.h"
 #include "runtime/train/run_options.h"
 
 namespace tadapt {
-
-/// File in a run directory that holds the options it was made with.
-inline constexpr char kRunFile[] = "run.json";
 
 /// Takes the directory for this job: makes it, locks it (WriteError naming the holder when another job has it), and
 /// compares its options: ConfigError naming every key that differs and may not. Writes run.json when it is new, or when

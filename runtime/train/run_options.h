@@ -10,12 +10,15 @@
 #include "data/chat_format.h"
 #include "kernels/core/tensor.h"
 #include "runtime/comm/device_group.h"
+#include "runtime/loss/bridging_schedule.h"
 
 namespace tadapt {
 
 enum class RowFormat { kBFloat16, kFloat32, kInt8 };
 enum class RowOrder { kWindow, kGlobal };
-enum class SparsityScale { kRelative, kAbsolute };
+enum class SparsityScale { kAuto, kRelative, kAbsolute };
+enum class Recipe { kCode, kPaper };
+enum class Recompute { kNone, kHidden };
 enum class ShardState { kOff, kOn };
 
 struct ModelOptions {
@@ -45,12 +48,22 @@ struct CacheOptions {
 struct AdapterOptions {
   std::string type = "transcoder";
   std::int64_t features = 8192;        ///< dictionary size F
+  std::filesystem::path init_from;     ///< a run, checkpoint or export to start from; empty: the usual start
   std::optional<double> sparse_below;  ///< active features per token; none: sparse_below() of the backend and shape
 };
 
 struct LossOptions {
   double sparsity = 1e-3;  ///< lambda of method.md §2
-  SparsityScale sparsity_scale = SparsityScale::kRelative;
+  SparsityScale sparsity_scale = SparsityScale::kAuto;
+  double sparsity_initial = 1.0;        ///< share of `sparsity` at the first step
+  double sparsity_ramp_fraction = 0.0;  ///< of all steps, linear from that share to 1
+  // Bridging only.
+  Recipe recipe = Recipe::kCode;  ///< what the next three are where they are not given
+  std::optional<double> kl_adapter, kl_bridge, residual_nmse;
+  double label = 0.0;
+  Backbone backbone = Backbone::kTarget;
+  int cutoffs = 1;            ///< drawn per step
+  std::string fixed_cutoffs;  ///< "3,14": the same in every step; empty: drawn
 };
 
 struct OptimOptions {
@@ -67,16 +80,19 @@ struct OptimOptions {
 struct TrainOptions {
   std::string objective = "local";
   DType compute = DType::kBFloat16;   ///< operands of the adapters' products; master weights are always fp32
-  std::int64_t batch_tokens = 16384;  ///< rows per optimiser step, over all ranks
+  std::int64_t batch_tokens = 16384;  ///< rows per optimiser step, over all ranks (local)
+  std::int64_t batch_sequences = 1;   ///< sequences per optimiser step, over all ranks (bridging)
   std::int64_t reduction_leaves = 8;  ///< a power of two; gradients of this many equal parts join in a fixed tree
   double epochs = 1.0;
   std::int64_t steps = 0;  ///< 0: from epochs
   RowOrder order = RowOrder::kWindow;
   std::int64_t window_tokens = 65536;  ///< rows shuffled together under order: window
   std::uint64_t seed = 0;
-  std::int64_t evaluate_every_steps = 200;     ///< 0: only at the end
-  std::int64_t held_out_tokens = 65536;        ///< held-out rows looked at per evaluation, at most
-  std::int64_t dead_after_tokens = 1'000'000;  ///< a feature not active in this many tokens is dead
+  std::int64_t evaluate_every_steps = 200;            ///< 0: only at the end
+  std::int64_t held_out_tokens = 65536;               ///< held-out rows looked at per evaluation, at most
+  Recompute recompute = Recompute::kNone;             ///< what bridging's backward computes again rather than keeps
+  std::int64_t logits_bytes = std::int64_t{1} << 28;  ///< for logits at a time (bridging)
+  std::int64_t dead_after_tokens = 1'000'000;         ///< a feature not active in this many tokens is dead
 };
 
 struct CheckpointOptions {

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "data/model_files.h"
-#include "runtime/eval/load_export.h"
+#include "runtime/bundle/load_export.h"
 #include "tests/eval/random_bundle.h"
 #include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "runtime/eval/adapter_bundle.h"
+#include "runtime/bundle/adapter_bundle.h"
 #include "tests/support/tiny_models.h"
 
 namespace tadapt::testing {

@@ -13,6 +13,9 @@
 
 namespace tadapt {
 
+/// File in a run directory that holds the options it was made with.
+inline constexpr char kRunFile[] = "run.json";
+
 /// Adapters of one run as they lie on disk: masters of each layer, and where they came from.
 struct AdapterBundle {
   struct Layer {

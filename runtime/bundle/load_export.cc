@@ -1,4 +1,4 @@
-#include "runtime/eval/load_export.h"
+#include "runtime/bundle/load_export.h"
 
 #include <algorithm>
 #include <cstring>

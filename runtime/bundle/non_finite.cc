@@ -1,4 +1,4 @@
-#include "runtime/eval/non_finite.h"
+#include "runtime/bundle/non_finite.h"
 
 #include <fmt/format.h>
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/eval/adapter_bundle.h"
+#include "runtime/bundle/adapter_bundle.h"
 
 namespace tadapt {
 

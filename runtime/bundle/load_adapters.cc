@@ -2,10 +2,9 @@
 #include <algorithm>
 
 #include "data/checkpoint.h"
-#include "runtime/eval/adapter_bundle.h"
-#include "runtime/eval/load_export.h"
-#include "runtime/eval/non_finite.h"
-#include "runtime/train/run_directory.h"
+#include "runtime/bundle/adapter_bundle.h"
+#include "runtime/bundle/load_export.h"
+#include "runtime/bundle/non_finite.h"
 
 namespace tadapt {
 namespace {

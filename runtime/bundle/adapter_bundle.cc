@@ -1,4 +1,4 @@
-#include "runtime/eval/adapter_bundle.h"
+#include "runtime/bundle/adapter_bundle.h"
 
 #include "data/model_files.h"
 #include "runtime/model/decoder_config.h"

@@ -1,0 +1,71 @@
+#include "runtime/train/bridging_options.h"
+
+#include <numeric>
+
+#include "kernels/core/error.h"
+#include "runtime/loss/loss.h"
+
+namespace tadapt {
+namespace {
+
+std::vector<int> fixed_cutoffs(const LossOptions& options) {
+  std::vector<int> cutoffs;
+  if (options.fixed_cutoffs.empty()) return cutoffs;
+  for (const auto& [first, last] : parse_layer_ranges(options.fixed_cutoffs))
+    for (int k = first; k <= last; ++k) cutoffs.push_back(k);
+  return cutoffs;
+}
+
+}  // namespace
+
+BridgingWeights bridging_weights(const LossOptions& options) {
+  const bool code = options.recipe == Recipe::kCode;
+  return {.kl_adapter = options.kl_adapter.value_or(1.0),
+          .kl_bridge = options.kl_bridge.value_or(code ? 2.0 : 1.0),
+          .residual_nmse = options.residual_nmse.value_or(1.0),
+          .nmse_over_states = code ? OverStates::kMean : OverStates::kSum,
+          .label = options.label,
+          .sparsity = options.sparsity};
+}
+
+std::vector<int> cutoffs_of_step(const RunOptions& options, int layers, std::int64_t step) {
+  std::vector<int> cutoffs = fixed_cutoffs(options.loss);
+  for (const int k : cutoffs)
+    if (k > layers) throw ConfigError("loss.fixed_cutoffs: {} is beyond the model's {} layers", k, layers);
+  if (!cutoffs.empty()) return cutoffs;
+  const int first = options.loss.recipe == Recipe::kCode ? 0 : 1;
+  return draw_cutoffs(options.train.seed, step, options.loss.cutoffs, first, layers);
+}
+
+int cutoff_count(const LossOptions& options) {
+  return options.fixed_cutoffs.empty() ? options.cutoffs : static_cast<int>(fixed_cutoffs(options).size());
+}
+
+std::int64_t sequence_leaves(const TrainOptions& options) {
+  return std::gcd(options.reduction_leaves, options.batch_sequences);
+}
+
+Recording recording_of(Recompute recompute) {
+  return recompute == Recompute::kNone ? Recording::kAll : Recording::kAllButHidden;
+}
+
+void require_objective_options(const RunOptions& options) {
+  const LossOptions& loss = options.loss;
+  if (options.train.objective == kBridgingObjective) {
+    if (loss.sparsity_scale == SparsityScale::kRelative)
+      throw ConfigError("loss.sparsity_scale: relative divides by scales that only the local objective knows");
+    if (cutoff_count(loss) > 64) throw ConfigError("loss.fixed_cutoffs: {} cutoffs, at most 64", cutoff_count(loss));
+    return;
+  }
+  const std::pair<const char*, bool> bridging_only[] = {{"loss.kl_adapter", loss.kl_adapter.has_value()},
+                                                        {"loss.kl_bridge", loss.kl_bridge.has_value()},
+                                                        {"loss.residual_nmse", loss.residual_nmse.has_value()},
+                                                        {"loss.label", loss.label > 0.0},
+                                                        {"loss.fixed_cutoffs", !loss.fixed_cutoffs.empty()}};
+  for (const auto& [key, is_set] : bridging_only)
+    if (is_set)
+      throw ConfigError("{}: the objective {} has no such term; it belongs to train.objective: {}", key,
+                        options.train.objective, kBridgingObjective);
+}
+
+}  // namespace tadapt

@@ -1,0 +1,214 @@
+#include "runtime/train/bridging_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include "data/model_files.h"
+#include "runtime/adapter/break_even.h"
+#include "runtime/comm/device_group.h"
+#include "runtime/train/agreement.h"
+#include "runtime/train/bridging_options.h"
+#include "runtime/train/bridging_step.h"
+#include "runtime/train/device_choice.h"
+#include "runtime/train/prepare_cache.h"
+#include "runtime/train/run_state.h"
+
+namespace tadapt {
+namespace {
+
+void require_positions_of(const DecoderConfig& config, const TokenDataset& corpus) {
+  for (std::int64_t i = 0; i < corpus.size(); ++i)
+    require_positions(config, i, static_cast<std::int64_t>(corpus.sequence(i).ids.size()));
+}
+
+std::int64_t step_count(const TrainOptions& options, std::int64_t sequences) {
+  if (options.steps > 0) return options.steps;
+  const double steps =
+      std::round(options.epochs * static_cast<double>(sequences) / static_cast<double>(options.batch_sequences));
+  if (steps > 0x1p60 / static_cast<double>(options.batch_sequences))
+    throw ConfigError("train.epochs: {} steps of {} sequences each; at most 2^60 sequences can be counted", steps,
+                      options.batch_sequences);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
+}
+
+/// The frozen models of a run.
+struct Models {
+  Decoder pair;
+  std::optional<Decoder> trunk;
+};
+
+Models load_models(const RunOptions& options, const RunEnvironment& environment) {
+  environment.heartbeat("loading models");
+  Decoder pair = Decoder::load_pair(environment.context, environment.files, options.model.target, options.model.base,
+                                    {options.model.compute, Directions::kBoth});
+  std::optional<Decoder> trunk;
+  if (options.loss.backbone == Backbone::kBase)
+    trunk.emplace(pair.load_base(environment.context, environment.files, options.model.base));
+  return {std::move(pair), std::move(trunk)};
+}
+
+nlohmann::json provenance(const RunOptions& options, const Context& context, const BridgingShape& shape,
+                          const TokenDataset& corpus) {
+  nlohmann::json facts = common_provenance(options, context, shape.steps);
+  facts["base"] = model_fingerprint(options.model.base);
+  facts["target"] = model_fingerprint(options.model.target);
+  facts["corpus"] = fmt::format("{:016x}", corpus.fingerprint());
+  return facts;
+}
+
+}  // namespace
+
+BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const TokenDataset& corpus,
+                             const TokenDataset* held_out) {
+  BridgingShape shape{.target = load_decoder_config(files, options.model.target)};
+  const DecoderConfig base = load_decoder_config(files, options.model.base);
+  require_same_mlp_shapes(base, shape.target);
+  if (options.loss.backbone == Backbone::kBase)
+    if (const auto refusal = base_row_refusal(base, shape.target))
+      throw ConfigError("loss.backbone: base: {}", *refusal);
+  shape.layers = parse_layers(options.layers, shape.target.layers);
+  cutoffs_of_step(options, shape.target.layers, 0);  // fixed ones may be out of range
+  shape.leaves = sequence_leaves(options.train);
+  const SequenceBatches batches(corpus, options.train.seed, options.train.batch_sequences, shape.leaves);
+  shape.sequences = corpus.size();
+  shape.leaf_tokens = batches.most_leaf_tokens();
+  shape.steps = step_count(options.train, corpus.size());
+  for (const TokenDataset* each : {&corpus, held_out}) {
+    if (each == nullptr) continue;
+    require_positions_of(shape.target, *each);
+    for (std::int64_t i = 0; i < each->size(); ++i)
+      shape.leaf_tokens = std::max(shape.leaf_tokens, static_cast<std::int64_t>(each->sequence(i).ids.size()));
+    if (options.loss.backbone == Backbone::kBase) require_positions_of(base, *each);
+  }
+  return shape;
+}
+
+ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks) {
+  if (options.grid.layer_blocks > 1)
+    throw ConfigError("grid.layer_blocks is {}: the bridging objective runs all layers on every rank",
+                      options.grid.layer_blocks);
+  if (options.grid.data_parallel > 0 && options.grid.data_parallel != ranks)
+    throw ConfigError("grid.data_parallel is {}, but there are {} ranks, which all share a batch",
+                      options.grid.data_parallel, ranks);
+  if (shape.leaves % ranks != 0)
+    throw ConfigError(
+        "{} ranks cannot share batches of {} leaves: expected a power of two of at most {}; train.batch_sequences ({}) "
+        "and train.reduction_leaves ({}) say how many leaves there are",
+        ranks, shape.leaves, shape.leaves, options.train.batch_sequences, options.train.reduction_leaves);
+  return ProcessGrid({.blocks = 1, .data_parallel = ranks}, shape.layers);
+}
+
+MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
+  const AdapterShape adapter{shape.target.width, options.adapter.features};
+  const auto layers = static_cast<std::int64_t>(shape.layers.size());
+  MemoryEstimate estimate =
+      estimate_memory({.width = shape.target.width,
+                       .features = options.adapter.features,
+                       .layers_in_block = static_cast<int>(layers),
+                       .data_parallel = grid.data_parallel(),
+                       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
+                       .leaves = shape.leaves,
+                       .compute = options.train.compute});
+  estimate.frozen_weights = static_cast<std::int64_t>(pair_memory_bytes(shape.target, options.model.compute));
+  estimate.leaf_buffers = layers * leaf_joiner_bytes(transcoder_parameters(adapter.model_width, adapter.features),
+                                                     shape.leaves / grid.data_parallel());
+  const BridgingMemory memory{.leaf_tokens = shape.leaf_tokens,
+                              .cutoffs = cutoff_count(options.loss),
+                              .recording = recording_of(options.train.recompute),
+                              .logits_budget_bytes = options.train.logits_bytes};
+  estimate.batch =
+      BridgingPass::bytes(shape.target, memory) + memory.logits_budget_bytes +
+      AdapterTape::bytes(
+          adapter, options.adapter.sparse_below.value_or(0.0), layers,
+          {.tokens = shape.leaf_tokens,
+           .branches = 1 + memory.cutoffs,
+           .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed});
+  return estimate;
+}
+
+std::string describe(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
+  const std::int64_t checkpoint =
+      checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.target.width, options.adapter.features);
+  const BridgingWeights weights = bridging_weights(options.loss);
+  const MemoryEstimate memory = bridging_memory(options, shape, grid);
+  return fmt::format(
+      "train: bridging: {} layers of width {}, {} features each, {} trainable parameters\n"
+      "train: {} steps of {} sequences = {:.2f} epochs of {}; {} leaves of up to {} tokens\n"
+      "train: loss: {} KL adapter + {} (KL a2r + KL r2a) + {} NMSE ({} over states) + {} sparsity{}; {}\n"
+      "train: {} rank{}: {}\n"
+      "train: memory per rank: {}\n"
+      "train: checkpoints: {} each, {} at most on disk",
+      shape.layers.size(), shape.target.width, options.adapter.features,
+      static_cast<std::int64_t>(shape.layers.size()) *
+          transcoder_parameters(shape.target.width, options.adapter.features),
+      shape.steps, options.train.batch_sequences,
+      static_cast<double>(shape.steps * options.train.batch_sequences) / static_cast<double>(shape.sequences),
+      shape.sequences, shape.leaves, shape.leaf_tokens, weights.kl_adapter, weights.kl_bridge, weights.residual_nmse,
+      weights.nmse_over_states == OverStates::kMean ? "mean" : "sum", weights.sparsity,
+      weights.label > 0 ? fmt::format(" + {} label", weights.label) : "",
+      options.loss.fixed_cutoffs.empty() ? fmt::format("{} cutoffs a step", options.loss.cutoffs)
+                                         : "cutoffs " + options.loss.fixed_cutoffs,
+      grid.ranks(), grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), memory.to_string(),
+      readable_bytes(checkpoint), readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)));
+}
+
+TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnvironment& environment,
+                                      const TrainingOutcome& before) {
+  std::optional<TokenDataset> corpus, held_out;
+  BridgingShape shape;
+  std::optional<ProcessGrid> grid;
+  const int sharing = ranks_on_device(environment.context, environment.world);
+  agree(environment.world, [&] {
+    corpus.emplace(load_corpus(options, options.corpus.train, environment));
+    if (!options.corpus.validation.empty() && options.train.held_out_tokens > 0)
+      held_out.emplace(load_corpus(options, options.corpus.validation, environment));
+    shape = bridging_shape(options, environment.files, *corpus, held_out ? &*held_out : nullptr);
+    grid.emplace(bridging_grid(options, shape, environment.world.size()));
+    const MemoryEstimate needed = bridging_memory(options, shape, *grid);
+    require_device_memory(environment.context, sharing, needed.on_device(), needed.to_string());
+  });
+  environment.print(describe(options, shape, *grid));
+  std::optional<Models> models;
+  agree(environment.world, [&] { models.emplace(load_models(options, environment)); });
+
+  const DeviceGroup group =
+      make_device_group(environment.world.split(0, environment.world.rank(), "the ranks"), environment.context,
+                        options.grid.sum_order, options.grid.timeout_seconds);
+  environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
+  TrainingState state = make_training_state(
+      options, environment, *group.communicator,
+      {.layers = shape.layers, .losses = {}, .width = shape.target.width, .gradients = AdapterGradients::kInputs});
+  Checkpointer checkpointer(environment.context, environment.files, environment.world, *group.communicator,
+                            {.run_dir = options.dir,
+                             .keep = options.checkpoint.keep,
+                             .samples_per_step = options.train.batch_sequences,
+                             .samples_per_epoch = shape.sequences,
+                             .provenance = provenance(options, environment.context, shape, *corpus)});
+  const std::int64_t first_step = start_training_state(options, environment, checkpointer, before.checkpoint, state);
+  if (first_step > 0) environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
+
+  const SequenceBatches batches(*corpus, options.train.seed, options.train.batch_sequences, shape.leaves);
+  const BridgingModels frozen{models->pair, models->trunk ? &*models->trunk : nullptr};
+  const std::unique_ptr<MetricsLog> log = open_metrics_log(options, environment, first_step);
+  BridgingStep step({.group = *group.communicator,
+                     .options = options,
+                     .state = state,
+                     .models = frozen,
+                     .batches = batches,
+                     .leaf_tokens = shape.leaf_tokens,
+                     .held_out = held_out ? &*held_out : nullptr,
+                     .environment = environment},
+                    shape.steps);
+  Trainer trainer({.options = options,
+                   .environment = environment,
+                   .state = state,
+                   .step = step,
+                   .checkpointer = checkpointer,
+                   .log = log.get()},
+                  shape.steps);
+  return trainer.run(first_step);
+}
+
+}  // namespace tadapt

@@ -1,0 +1,41 @@
+// TrainingStep: what one optimiser step of an objective is, as the training loop sees it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/optim/adamw_state.h"
+#include "runtime/train/metrics.h"
+#include "runtime/train/trainee.h"
+
+namespace tadapt {
+
+/// What is trained on this rank: index i of each belongs together.
+struct TrainingState {
+  std::vector<Trainee> trainees;
+  ParameterStore store;
+  AdamWState optimiser;
+};
+
+class TrainingStep {
+ public:
+  virtual ~TrainingStep() = default;
+
+  struct Outcome {
+    StepMetrics metrics;
+    bool stop = false;  ///< some rank was asked to stop; the same on all of them
+  };
+  /// Does step number `step` (from 0) on this rank's part of the state. Collective. NonFiniteError when a gradient or a
+  /// loss is not finite: then nothing was changed by it that will be saved.
+  virtual Outcome run(std::int64_t step) = 0;
+  /// Held-out figures after `steps` steps; empty when nothing is held out. Collective. NonFiniteError.
+  virtual HeldOutFigures evaluate(std::int64_t steps) = 0;
+
+  /// What progress and checkpoints count: so many samples a step.
+  virtual std::int64_t samples_per_step() const = 0;
+  virtual const char* sample_unit() const = 0;  ///< "tokens"
+  virtual double data_stall_seconds() const = 0;
+};
+
+}  // namespace tadapt
