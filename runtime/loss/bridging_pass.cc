@@ -261,7 +261,7 @@ struct BridgingPass::Run {
 
   BridgingPass& pass;
   Context& context;
-  const Leaf& leaf;
+  Leaf leaf;
   int layers;
   std::int64_t tokens;
   BridgingSchedule schedule;
