@@ -6,6 +6,7 @@
 
 #include "data/activation_cache_writer.h"
 #include "kernels/core/random.h"
+#include "runtime/train/local_step.h"
 #include "runtime/train/run_shape.h"
 #include "runtime/train/state_shards.h"
 #include "runtime/train/trainer.h"
@@ -90,56 +91,58 @@ class RankRun {
         shape_(run_shape(options, cache_.manifest().format, rows_per_shard(cache_.manifest()))),
         group_(world.split(grid_.block_of(world.rank()), world.rank(), "groups")),
         losses_(kLayers, LocalLoss{.delta_scale = 1.5, .sparsity = 1e-3, .batch_tokens = options.train.batch_tokens}),
-        trainees_(make_trainees()),
-        store_(Device::kCpu, group_specs()),
-        optimiser_(Device::kCpu, store_, state_parts(options.optim.shard_state, store_, *group_)),
+        state_(make_state()),
         checkpointer_(context_, files, world, *group_,
                       {.run_dir = options.dir,
                        .keep = 2,
-                       .batch_tokens = options.train.batch_tokens,
-                       .train_rows = shape_.train_rows,
+                       .samples_per_step = options.train.batch_tokens,
+                       .samples_per_epoch = shape_.train_rows,
                        .provenance = {{"config_hash", "c"}, {"base", "b"}, {"target", "t"}, {"cache", "k"}}}) {
-    for (std::size_t i = 0; i < trainees_.size(); ++i)
-      trainees_[i].adapter->initialise(environment_.context, store_.master_views(i), options.train.seed,
-                                       trainees_[i].layer);
+    for (std::size_t i = 0; i < state_.trainees.size(); ++i)
+      state_.trainees[i].adapter->initialise(environment_.context, state_.store.master_views(i), options.train.seed,
+                                             state_.trainees[i].layer);
   }
 
   TrainingOutcome train(std::int64_t total_steps) {
     const auto silent = [](const std::string&) {};
     const auto newest = newest_checkpoint(environment_.files, world_, options_.dir, silent);
     const std::int64_t first =
-        newest.empty() ? 0 : checkpointer_.restore(newest, trainees_, store_, optimiser_, silent);
+        newest.empty() ? 0 : checkpointer_.restore(newest, state_, silent);
     ActivationLoader loader(cache_, data_order(options_, shape_),
                             loader_options(options_, grid_, world_.rank(), first));
     HeldOut held_out(cache_, world_, grid_, {shape_.train_rows, shape_.train_rows + shape_.held_out_rows},
                      options_.train.batch_tokens / options_.train.reduction_leaves);
     std::unique_ptr<MetricsLog> log;
     if (world_.rank() == 0) log = std::make_unique<MetricsLog>(environment_.files, options_.dir, first);
-    Trainer trainer(
+    LocalStep step(
         {.group = *group_,
          .grid = grid_,
          .options = options_,
          .losses = losses_,
-         .trainees = trainees_,
-         .store = store_,
-         .optimiser = optimiser_,
+         .state = state_,
          .loader = loader,
          .held_out = held_out,
-         .checkpointer = checkpointer_,
-         .log = log.get(),
          .environment = environment_,
          .trace = [this](const char* what, const std::string& name) { trace.push_back(name + " " + what); }},
         total_steps);
+    Trainer trainer({.options = options_,
+                     .environment = environment_,
+                     .state = state_,
+                     .step = step,
+                     .checkpointer = checkpointer_,
+                     .log = log.get()},
+                    total_steps);
     return trainer.run(first);
   }
 
   std::int64_t stop_in_step = 0;
   std::vector<std::string> trace;
-  ParameterStore& store() { return store_; }
+  ParameterStore& store() { return state_.store; }
 
  private:
-  std::vector<Trainee> make_trainees() const {
+  TrainingState make_state() const {
     std::vector<Trainee> trainees;
+    std::vector<ParameterGroupSpec> specs;
     for (const int layer : grid_.layers_of_block(grid_.block_of(world_.rank())))
       trainees.push_back(
           {.name = trainee_name(layer),
@@ -148,12 +151,10 @@ class RankRun {
            .loss = losses_.front(),
            .adapter = make_adapter("transcoder", {kWidth, options_.adapter.features}, {DType::kFloat32}),
            .tokens_since_active = std::vector<std::int64_t>(static_cast<std::size_t>(options_.adapter.features), 0)});
-    return trainees;
-  }
-  std::vector<ParameterGroupSpec> group_specs() const {
-    std::vector<ParameterGroupSpec> specs;
-    for (const Trainee& trainee : trainees_) specs.push_back(trainee.adapter->parameters(trainee.name));
-    return specs;
+    for (const Trainee& trainee : trainees) specs.push_back(trainee.adapter->parameters(trainee.name));
+    ParameterStore store(Device::kCpu, specs);
+    AdamWState optimiser(Device::kCpu, store, state_parts(options_.optim.shard_state, store, *group_));
+    return {std::move(trainees), std::move(store), std::move(optimiser)};
   }
 
   std::int64_t steps_seen_ = 0;
@@ -166,9 +167,7 @@ class RankRun {
   RunShape shape_;
   std::unique_ptr<Communicator> group_;
   std::vector<LocalLoss> losses_;
-  std::vector<Trainee> trainees_;
-  ParameterStore store_;
-  AdamWState optimiser_;
+  TrainingState state_;
   Checkpointer checkpointer_;
 };
 
