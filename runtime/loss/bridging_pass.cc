@@ -323,7 +323,7 @@ std::string BridgingPass::first_non_finite(Context& context, const TokenBatch& b
   begin(context, batch, adapters, 1);
   std::string found;
   const auto look = [&](int state, const Tensor& values, const char* whose) {
-    if (!found.empty() || tadapt::first_non_finite(context, values) < 0) return;
+    if (!found.empty() || tadapt::first_non_finite(context, values.reshaped({values.elements()})) < 0) return;
     found = state == 0 ? fmt::format("embeddings: {} residual state", whose)
                        : fmt::format("layer {}: {} residual state", state - 1, whose);
   };
