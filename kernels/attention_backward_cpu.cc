@@ -113,10 +113,17 @@ TADAPT_VECTORISED void take_slopes(const float* weights, std::int64_t visible, f
   }
 }
 
-void transpose(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* to,
-               std::int64_t to_stride) {
-  for (std::int64_t c = 0; c < columns; ++c) {
-    for (std::int64_t r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * stride + c];
+TADAPT_VECTORISED void transpose(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                                 float* to, std::int64_t to_stride) {
+  constexpr std::int64_t kBlock = 16;
+  std::int64_t r = 0;
+  for (; r + kBlock <= rows; r += kBlock) {
+    for (std::int64_t c = 0; c < columns; ++c) {
+      for (std::int64_t k = 0; k < kBlock; ++k) to[c * to_stride + r + k] = from[(r + k) * stride + c];
+    }
+  }
+  for (; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c) to[c * to_stride + r] = from[r * stride + c];
   }
 }
 
