@@ -31,7 +31,7 @@ namespace tadapt {
 namespace {
 
 constexpr double kLearningRate = 1e-4, kClipNorm = 1.0, kSparsity = 1e-3;
-constexpr int kRounds = 2;
+constexpr int kRounds = 5;
 
 struct BenchShape {
   std::int64_t width, mlp_width, heads, kv_heads, vocabulary, features;

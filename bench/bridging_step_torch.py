@@ -131,7 +131,8 @@ class Pair(nn.Module):
         return states, activations
 
     def log_probabilities(self, states, labelled):
-        return F.log_softmax(self.lm_head(self.norm(states[-1][labelled])), -1)
+        rows = states[-1].flatten(0, 1).index_select(0, labelled)
+        return F.log_softmax(self.lm_head(self.norm(rows)), -1)
 
 
 def load_pair(directory, features):
@@ -163,7 +164,8 @@ class Training:
         self.ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True)
         lengths = torch.tensor([len(ids) for ids in sequences])[:, None]
         places = torch.arange(self.ids.shape[1])
-        self.real, self.labelled = places < lengths, places < lengths - 1
+        self.real = places < lengths
+        self.labelled = (places < lengths - 1).flatten().nonzero()[:, 0]
         self.trained = [parameter for parameter in self.pair.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=self.case["learning_rate"], weight_decay=0.0, fused=True)
 
@@ -190,7 +192,7 @@ class Training:
         states, activations = pair(self.ids, adapted)
         terms = {"kl_adapter": divergence(states), "kl_a2r": torch.zeros(()), "kl_r2a": torch.zeros(())}
         terms["sparsity"] = sum(
-            (active[self.real] @ layer.adapter.decoder.weight.norm(dim=0)).mean()
+            ((active @ layer.adapter.decoder.weight.norm(dim=0)) * self.real).sum() / self.real.sum()
             for active, layer in zip(activations, pair.layers))
         if not self.shared:
             with torch.no_grad():
