@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -177,6 +178,7 @@ class BridgingTraining {
 
   nlohmann::json step(int cutoff) {
     const auto start = std::chrono::steady_clock::now();
+    const std::clock_t cpu_start = std::clock();
     const std::int64_t passes = pass_->layer_passes();
     const BatchCounts whole = counts_of(batch_);
     BridgingValue value;
@@ -188,6 +190,7 @@ class BridgingTraining {
     const double sparsity = std::accumulate(value.weighted_activations.begin(), value.weighted_activations.end(), 0.0);
     return {{"cutoff", cutoff},
             {"ms", ms},
+            {"cpu_ms", 1e3 * static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC},
             {"layer_passes", (pass_->layer_passes() - passes) / static_cast<std::int64_t>(leaves_.size())},
             {"kl_adapter", value.kl_adapter / labels},
             {"kl_a2r", value.kl_a2r / labels},
