@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -28,16 +29,40 @@ GroupRows<T> group_rows(const Tensor& tensor, const Heads& heads, std::int64_t g
   return {tensor.span<float>().data() + g * (stride / heads.groups), stride};
 }
 
-/// One group of one sequence.
+/// How far the query gradients of one tile of keys have come: tiles add to them in turn, from the first on.
+class Progress {
+ public:
+  void reach(std::int32_t position) {
+    done_.store(position, std::memory_order_release);
+    done_.notify_all();
+  }
+  void wait_for(std::int64_t position) const {
+    for (std::int32_t done = 0; (done = done_.load(std::memory_order_acquire)) < position;) done_.wait(done);
+  }
+
+ private:
+  std::atomic<std::int32_t> done_{0};
+};
+
+/// Up to kKeys keys of one group of one sequence, whose tokens are rows [start, stop).
+struct KeyTile {
+  std::int64_t start, stop, group, index;
+  Progress* progress;  ///< the tile before has the one before
+  std::int64_t first() const { return start + index * kKeys; }
+};
+
+/// One group.
 struct Job {
-  Job(const AttentionInput& input, const AttentionResult& result, const Heads& heads, std::int64_t g)
+  Job(const AttentionInput& input, const AttentionResult& result, const Tensor& row_deltas, const Heads& heads,
+      std::int64_t g)
       : query(group_rows<const float>(input.query, heads, g)),
         key(group_rows<const float>(input.key, heads, g)),
         value(group_rows<const float>(input.value, heads, g)),
         out(group_rows<const float>(result.out, heads, g)),
         cotangent(group_rows<const float>(result.cotangent, heads, g)),
-        log_sums{result.log_sums.span<float>().data() + g * heads.group(), heads.queries} {}
-  GroupRows<const float> query, key, value, out, cotangent, log_sums;
+        log_sums{result.log_sums.span<float>().data() + g * heads.group(), heads.queries},
+        deltas{row_deltas.span<float>().data() + g * heads.group(), heads.queries} {}
+  GroupRows<const float> query, key, value, out, cotangent, log_sums, deltas;
 };
 
 /// Query rows of the group at positions [begin, end), packed one after another.
@@ -88,10 +113,17 @@ TADAPT_VECTORISED void take_slopes(const float* weights, std::int64_t visible, f
   }
 }
 
-void transpose(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* to,
-               std::int64_t to_stride) {
-  for (std::int64_t c = 0; c < columns; ++c) {
-    for (std::int64_t r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * stride + c];
+TADAPT_VECTORISED void transpose(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                                 float* to, std::int64_t to_stride) {
+  constexpr std::int64_t kBlock = 16;
+  std::int64_t r = 0;
+  for (; r + kBlock <= rows; r += kBlock) {
+    for (std::int64_t c = 0; c < columns; ++c) {
+      for (std::int64_t k = 0; k < kBlock; ++k) to[c * to_stride + r + k] = from[(r + k) * stride + c];
+    }
+  }
+  for (; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c) to[c * to_stride + r] = from[r * stride + c];
   }
 }
 
@@ -121,28 +153,20 @@ class Backward {
   Backward(const Heads& heads, Linearisation linearisation, const AttentionGradient& gradient)
       : heads_(heads), exact_(linearisation == Linearisation::kExact), gradient_(gradient) {}
 
-  /// Rows [start, stop) of group g. Keys ascend tile by tile, so a query's gradient sums keys in order; queries ascend
-  /// within a tile, so a key's sums positions and heads in order.
-  void run(const Job& job, std::int64_t start, std::int64_t stop, std::int64_t g, const Workspace& work) const {
-    std::vector<float> deltas;
-    if (exact_) {
-      const GroupRows<float> query_gradient = group_rows<float>(gradient_.query, heads_, g);
-      for (std::int64_t t = start; t < stop; ++t) {
-        std::fill_n(query_gradient.at(t), heads_.group() * heads_.size, 0.0f);
-        for (std::int64_t n = 0; n < heads_.group(); ++n)
-          deltas.push_back(
-              delta_of(job.out.at(t) + n * heads_.size, job.cotangent.at(t) + n * heads_.size, heads_.size));
-      }
+  /// Tiles take turns at a query's gradient, so it sums keys in order; queries ascend within a tile, so a key's sums
+  /// positions and heads in order.
+  void run(const Job& job, const KeyTile& tile, const Workspace& work) const {
+    const std::int64_t first = tile.first();
+    load_tile(job, first, tile.stop, work);
+    for (std::int64_t begin = first; begin < tile.stop; begin += heads_.positions()) {
+      const QueryRows rows{begin, std::min(begin + heads_.positions(), tile.stop), heads_.group()};
+      take_rows(job, rows, first, work);
+      if (!exact_) continue;
+      if (tile.index > 0) (tile.progress - 1)->wait_for(rows.end);
+      add_to_queries(rows, first, tile.group, work);
+      tile.progress->reach(static_cast<std::int32_t>(rows.end));
     }
-    for (std::int64_t first = start; first < stop; first += kKeys) {
-      load_tile(job, first, stop, work);
-      for (std::int64_t begin = first; begin < stop; begin += heads_.positions()) {
-        const QueryRows rows{begin, std::min(begin + heads_.positions(), stop), heads_.group()};
-        const float* row_deltas = exact_ ? deltas.data() + (begin - start) * heads_.group() : nullptr;
-        take_rows(job, rows, first, row_deltas, g, work);
-      }
-      store_tile(first, std::min(kKeys, stop - first), g, work);
-    }
+    store_tile(first, std::min(kKeys, tile.stop - first), tile.group, work);
   }
 
  private:
@@ -157,9 +181,8 @@ class Backward {
     for (float* part : {work.key_gradient, work.value_gradient}) std::fill_n(part, h * kKeys, 0.0f);
   }
 
-  /// What the tile that starts at position `first` and these queries give each other.
-  void take_rows(const Job& job, const QueryRows& rows, std::int64_t first, const float* deltas, std::int64_t g,
-                 const Workspace& work) const {
+  /// What these queries give the tile that starts at position `first`, and the slopes they get of it.
+  void take_rows(const Job& job, const QueryRows& rows, std::int64_t first, const Workspace& work) const {
     const std::int64_t count = rows.count(), h = heads_.size;
     const float scale = 1.0f / std::sqrt(static_cast<float>(h));
     const auto visible = [&](std::int64_t i) { return std::min(kKeys, rows.position(i) - first + 1); };
@@ -176,10 +199,10 @@ class Backward {
     if (!exact_) return;
     multiply(work.cotangents, count, work.values_across, h, work.slopes);
     for (std::int64_t i = 0; i < count; ++i)
-      take_slopes(work.weights + i * kKeys, visible(i), deltas[i], scale, work.slopes + i * kKeys);
+      take_slopes(work.weights + i * kKeys, visible(i), job.deltas.at(rows.position(i))[i % rows.heads], scale,
+                  work.slopes + i * kKeys);
     transpose(work.slopes, kKeys, count, kKeys, work.slopes_across, count);
     add_to_keys(rows, first, work.slopes_across, work.queries, h, work.key_gradient);
-    add_to_queries(rows, first, g, work);
   }
 
   /// query gradient_i += Σ_j slopes_{i,j} · key_j; four rows see as many keys as the last of them.
@@ -209,6 +232,34 @@ class Backward {
   AttentionGradient gradient_;
 };
 
+/// Every tile of every sequence and group, those before it in its sequence before it, otherwise the most costly first.
+std::vector<KeyTile> key_tiles(std::span<const std::int32_t> at, std::int64_t groups, std::vector<Progress>& progress) {
+  std::vector<KeyTile> tiles;
+  for (std::size_t b = 0; b + 1 < at.size(); ++b) {
+    const std::int64_t count = (at[b + 1] - at[b] + kKeys - 1) / kKeys;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      for (std::int64_t index = 0; index < count; ++index)
+        tiles.push_back({.start = at[b], .stop = at[b + 1], .group = g, .index = index, .progress = nullptr});
+    }
+  }
+  progress = std::vector<Progress>(tiles.size());
+  for (std::size_t i = 0; i < tiles.size(); ++i) tiles[i].progress = &progress[i];
+  std::ranges::stable_sort(tiles, std::ranges::greater(), [](const KeyTile& tile) { return tile.stop - tile.first(); });
+  return tiles;
+}
+
+/// ⟨cotangent, out⟩ of every row, and gradients of queries that are 0 so far.
+void begin_queries(Context& context, const AttentionResult& result, const Tensor& deltas, const Tensor& gradient) {
+  const std::int64_t heads = gradient.size(1), h = gradient.size(2);
+  const std::span<const float> out = result.out.span<float>(), cotangent = result.cotangent.span<float>();
+  const std::span<float> to = deltas.span<float>(), query = gradient.span<float>();
+  parallel_blocks(context, gradient.size(0) * heads, rows_per_block(h), [&](std::int64_t begin, std::int64_t end, int) {
+    std::fill(query.begin() + begin * h, query.begin() + end * h, 0.0f);
+    for (std::int64_t row = begin; row < end; ++row)
+      to[static_cast<std::size_t>(row)] = delta_of(out.data() + row * h, cotangent.data() + row * h, h);
+  });
+}
+
 }  // namespace
 
 void causal_attention_backward(Context& context, const AttentionInput& input, const AttentionResult& result,
@@ -217,15 +268,17 @@ void causal_attention_backward(Context& context, const AttentionInput& input, co
   const std::span<const std::int32_t> at = input.offsets.span<std::int32_t>();
   require_sequences(at, input.query.size(0));
   if (input.query.elements() == 0) return;
-  // The longest first: they cost most.
-  std::vector<std::size_t> order(at.size() - 1);
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::sort(order, std::ranges::greater(), [&](std::size_t b) { return at[b + 1] - at[b]; });
+  const Buffer deltas(context.device(), DType::kFloat32, {input.query.size(0), heads.queries});
+  if (linearisation == Linearisation::kExact) begin_queries(context, result, deltas.tensor(), gradient.query);
+  std::vector<Progress> progress;
+  const std::vector<KeyTile> tiles = key_tiles(at, heads.groups, progress);
   const Backward backward(heads, linearisation, gradient);
-  parallel_for(context, static_cast<std::int64_t>(order.size()) * heads.groups, [&](std::int64_t index, int thread) {
-    const std::size_t b = order[static_cast<std::size_t>(index / heads.groups)];
-    const std::int64_t g = index % heads.groups;
-    backward.run(Job(input, result, heads, g), at[b], at[b + 1], g, Workspace(context, thread, heads));
+  // Whoever waits for a tile before must know it taken: tickets are drawn in order, whatever the schedule of the loop.
+  std::atomic<std::size_t> next{0};
+  parallel_for(context, static_cast<std::int64_t>(tiles.size()), [&](std::int64_t, int thread) {
+    const Workspace work(context, thread, heads);
+    const KeyTile& tile = tiles[next.fetch_add(1, std::memory_order_relaxed)];
+    backward.run(Job(input, result, deltas.tensor(), heads, tile.group), tile, work);
   });
 }
 

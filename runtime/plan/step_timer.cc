@@ -14,16 +14,6 @@ void fill(Context& context, const Tensor& numbers, std::uint64_t sample, float b
   uniform(context, RandomStream(11, RandomPurpose::kTest, 0, sample), bound, numbers.reshaped({numbers.elements()}));
 }
 
-/// z with P(N(0, 1) > z) = share.
-double upper_quantile(double share) {
-  double low = -10, high = 10;
-  for (int i = 0; i < 80; ++i) {
-    const double middle = (low + high) / 2;
-    (std::erfc(middle / std::sqrt(2.0)) / 2 > share ? low : high) = middle;
-  }
-  return low;
-}
-
 }  // namespace
 
 StepTimer::StepTimer(Context& context, const StepSetting& setting, double sparse_below)
@@ -71,6 +61,15 @@ double StepTimer::l0() const {
        on_host<float>(context_, statistic_views(store_.group(0), store_.gradient(0))[kActiveCounts]))
     active += static_cast<double>(count);
   return active / static_cast<double>(x_.tensor().size(0));
+}
+
+double upper_quantile(double share) {
+  double low = -10, high = 10;
+  for (int i = 0; i < 80; ++i) {
+    const double middle = (low + high) / 2;
+    (std::erfc(middle / std::sqrt(2.0)) / 2 > share ? low : high) = middle;
+  }
+  return low;
 }
 
 double median(std::vector<double> values) {

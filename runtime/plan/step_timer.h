@@ -38,6 +38,8 @@ class StepTimer {
 };
 
 double median(std::vector<double> values);
+/// z with P(N(0, 1) > z) = share.
+double upper_quantile(double share);
 
 /// Active features per token at which the dense and the sparse route take equally long here; 0 when the sparse one is
 /// never faster, F when it always is. Medians of interleaved runs, some seconds to minutes.
