@@ -1,29 +1,19 @@
-// matmul and weight_gradient against double loops, and the bits they promise.
+// matmul and its backward against double loops, and the bits they promise.
 #include "kernels/matmul.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "tests/kernels/finite_difference.h"
-#include "tests/kernels/testing.h"
+#include "tests/kernels/product_oracle.h"
 
 namespace tadapt {
 namespace {
+using testing::allowance;
+using testing::operand;
 using testing::same_bits;
 using testing::uniform;
 using testing::value;
-
-double rounded(double number, DType compute) {
-  const auto single = static_cast<float>(number);
-  return static_cast<double>(compute == DType::kBFloat16 ? round_to_bfloat16(single) : single);
-}
-
-/// A [rows, columns] tensor as the product rounds it, in double.
-std::vector<double> operand(const Tensor& tensor, DType compute) {
-  std::vector<double> numbers = testing::doubles(tensor);
-  for (double& number : numbers) number = rounded(number, compute);
-  return numbers;
-}
 
 Buffer make_weights(std::int64_t n, std::int64_t k, Layout layout, DType dtype) {
   return layout == Layout::kOutputInput ? uniform(dtype, {n, k}, 1) : uniform(dtype, {k, n}, 1);
@@ -37,9 +27,6 @@ struct Case {
   Layout layout = Layout::kOutputInput;
   Epilogue epilogue = Epilogue::kNone;
 };
-
-/// |error| allowed: K fp32 additions of terms whose absolute values sum to `magnitude`.
-double allowance(std::int64_t k, double magnitude) { return (static_cast<double>(k) + 4) * 0x1p-24 * magnitude; }
 
 void expect_matches_oracle(const Case& c) {
   SCOPED_TRACE(fmt::format("T {} N {} K {} x {} weights {} compute {} layout {} epilogue {}", c.t, c.n, c.k, name(c.x),
@@ -327,75 +314,6 @@ TEST(Matmul, WrongShapesAreRefusedByName) {
   refused([&] { repack_weights(context, half.tensor(), packed); }, "packed from float32");
   refused([&] { weight_gradient(context, x.tensor(), y.tensor(), DType::kFloat32, w.tensor()); }, "gradient");
   refused([&] { weight_gradient(context, x.tensor(), w.tensor(), DType::kFloat32, w.tensor()); }, "right");
-}
-
-void expect_gradient_matches_oracle(std::int64_t t, std::int64_t n, std::int64_t k, DType compute) {
-  SCOPED_TRACE(fmt::format("T {} N {} K {} {}", t, n, k, name(compute)));
-  Context context = Context::cpu(2);
-  for (const DType left_type : {DType::kFloat32, DType::kBFloat16}) {
-    for (const DType right_type : {DType::kFloat32, DType::kBFloat16}) {
-      const Buffer left = uniform(left_type, {t, n}, 1), right = uniform(right_type, {t, k}, 2);
-      const Buffer gradient = uniform(DType::kFloat32, {n, k}, 3);
-      weight_gradient(context, left.tensor(), right.tensor(), compute, gradient.tensor());
-      const std::vector<double> ls = operand(left.tensor(), compute), rs = operand(right.tensor(), compute);
-      for (std::int64_t i = 0; i < n * k; ++i) {
-        double sum = 0, magnitude = 0;
-        for (std::int64_t token = 0; token < t; ++token) {
-          const double term =
-              ls[static_cast<std::size_t>(token * n + i / k)] * rs[static_cast<std::size_t>(token * k + i % k)];
-          sum += term;
-          magnitude += std::abs(term);
-        }
-        ASSERT_NEAR(value(gradient.tensor(), i), sum, allowance(t, magnitude)) << i;
-      }
-    }
-  }
-}
-
-TEST(WeightGradient, MatchesTheOracle) {
-  for (const DType compute : {DType::kFloat32, DType::kBFloat16}) {
-    for (const auto& [t, n, k] : std::vector<std::array<std::int64_t, 3>>{
-             {1, 1, 1}, {1, 9, 5}, {17, 1, 3}, {33, 130, 64}, {128, 65, 7}, {5, 3, 2050}, {300, 20, 31}, {2, 70, 1}}) {
-      expect_gradient_matches_oracle(t, n, k, compute);
-    }
-  }
-}
-
-TEST(WeightGradient, WithoutTokensIsZero) {
-  Context context = Context::cpu(2);
-  const Buffer gradient = uniform(DType::kFloat32, {3, 4}, 1);
-  weight_gradient(context, Tensor(nullptr, DType::kFloat32, {0, 3}), Tensor(nullptr, DType::kFloat32, {0, 4}),
-                  DType::kFloat32, gradient.tensor());
-  for (const float number : gradient.span<float>()) EXPECT_EQ(number, 0.0f);
-}
-
-TEST(WeightGradient, BitsDoNotDependOnThreads) {
-  for (const DType compute : {DType::kFloat32, DType::kBFloat16}) {
-    for (const auto& [t, n, k] :
-         std::vector<std::array<std::int64_t, 3>>{{128, 512, 128}, {77, 300, 2100}, {1000, 33, 70}, {3, 1000, 9}}) {
-      const Buffer left = uniform(DType::kFloat32, {t, n}, 1), right = uniform(DType::kFloat32, {t, k}, 2);
-      const Buffer first(Device::kCpu, DType::kFloat32, {n, k}), other(Device::kCpu, DType::kFloat32, {n, k});
-      Context one = Context::cpu(1);
-      weight_gradient(one, left.tensor(), right.tensor(), compute, first.tensor());
-      for (const int threads : {2, 3, 4}) {
-        Context context = Context::cpu(threads);
-        weight_gradient(context, left.tensor(), right.tensor(), compute, other.tensor());
-        EXPECT_TRUE(same_bits(first.tensor(), other.tensor())) << threads << " threads, T " << t;
-      }
-    }
-  }
-}
-
-TEST(WeightGradient, ManyLeafLengthsInOneContextKeepTheirBits) {
-  Context kept = Context::cpu(1);
-  for (std::int64_t t = 1; t <= 80; ++t) {
-    const Buffer left = uniform(DType::kFloat32, {t, 5}, 1), right = uniform(DType::kFloat32, {t, 6}, 2);
-    const Buffer a(Device::kCpu, DType::kFloat32, {5, 6}), b(Device::kCpu, DType::kFloat32, {5, 6});
-    Context fresh = Context::cpu(1);
-    weight_gradient(kept, left.tensor(), right.tensor(), DType::kFloat32, a.tensor());
-    weight_gradient(fresh, left.tensor(), right.tensor(), DType::kFloat32, b.tensor());
-    ASSERT_TRUE(same_bits(a.tensor(), b.tensor())) << t;
-  }
 }
 
 }  // namespace
