@@ -11,6 +11,7 @@ namespace tadapt {
 namespace {
 using testing::allowance;
 using testing::operand;
+using testing::rounded;
 using testing::same_bits;
 using testing::uniform;
 using testing::value;
