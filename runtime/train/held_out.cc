@@ -7,7 +7,7 @@ namespace {
 constexpr std::size_t kFields = 3;  // Σ‖Δ−T‖², Σ‖Δ‖², active pairs of one piece
 }
 
-HeldOut::HeldOut(const ActivationCacheReader& reader, Communicator& world, const ProcessGrid& grid, Rows rows,
+HeldOut::HeldOut(const RowReader& reader, Communicator& world, const ProcessGrid& grid, Rows rows,
                  std::int64_t piece_tokens)
     : reader_(reader), world_(world), grid_(grid), rows_(rows), piece_tokens_(piece_tokens) {}
 

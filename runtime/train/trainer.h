@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/activation_loader.h"
+#include "data/activation_source.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/process_grid.h"
 #include "runtime/comm/reduction_tree.h"
@@ -40,7 +40,7 @@ struct TrainerParts {
   std::vector<Trainee>& trainees;        ///< this rank's
   ParameterStore& store;
   AdamWState& optimiser;
-  ActivationLoader& loader;
+  ActivationSource& loader;
   HeldOut& held_out;
   Checkpointer& checkpointer;
   MetricsLog* log;  ///< rank 0's; null elsewhere
