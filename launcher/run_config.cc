@@ -10,6 +10,7 @@
 #include "launcher/yaml_reader.h"
 #include "runtime/loss/loss.h"
 #include "runtime/train/option_table.h"
+#include "runtime/train/run_shape.h"
 
 namespace tadapt {
 namespace {
@@ -95,6 +96,7 @@ void validate(const RunOptions& options) {
     throw ConfigError("train.batch_tokens: expected a multiple of train.reduction_leaves ({}), found {}", leaves,
                       options.train.batch_tokens);
   require_cached_source(find_objective(options.train.objective));
+  require_servable_order(options);
   for (const Option& option : option_table()) {
     const nlohmann::json value = option.value(options);
     if (value.is_string() && find_invalid_utf8(value.get_ref<const std::string&>()))

@@ -18,7 +18,8 @@ std::size_t tensor_of(std::size_t layer, RowKind kind) { return 2 * layer + stat
 
 std::uint64_t stream_memory_bytes(const CacheFormat& format, std::size_t layers, const DataOrder& order,
                                   const BatchSlice& slice) {
-  const std::int64_t batches = 1 + (order.window_rows() + slice.batch_rows - 1) / slice.batch_rows;
+  const std::int64_t window = std::min(order.window_rows(), order.rows());
+  const std::int64_t batches = 1 + (window + slice.batch_rows - 1) / slice.batch_rows;
   return 2 * layers * static_cast<std::uint64_t>(batches * slice.rows() * format.width) *
          bytes_per_element(delivered_dtype(format));
 }
@@ -100,6 +101,10 @@ std::unique_ptr<KeptRows> KeptRows::make(RowFeed& feed, std::int64_t begin, cons
   std::unique_ptr<KeptRows> kept(new KeptRows(feed, begin, owners));
   const auto to = [&](std::int64_t row, std::size_t layer, RowKind kind) { return kept->place(row, layer, kind); };
   return feed.feed(begin, owners, to, stop) == CaptureOutcome::kDone ? std::move(kept) : nullptr;
+}
+
+std::uint64_t KeptRows::memory_bytes(const CacheFormat& format, std::size_t layers, std::int64_t rows) {
+  return 2 * layers * static_cast<std::uint64_t>(rows * format.width) * bytes_per_element(delivered_dtype(format));
 }
 
 std::byte* KeptRows::place(std::int64_t row, std::size_t layer, RowKind kind) const {

@@ -56,6 +56,8 @@ class KeptRows : public RowReader {
   static std::unique_ptr<KeptRows> make(RowFeed& feed, std::int64_t begin, const std::vector<int>& owners,
                                         const RowFeed::StopRequested& stop);
 
+  static std::uint64_t memory_bytes(const CacheFormat& format, std::size_t layers, std::int64_t rows);
+
   std::int64_t width() const override { return width_; }
   DType row_dtype() const override { return dtype_; }
   void read_rows(int layer, std::int64_t begin, std::int64_t end, Tensor x_out, Tensor delta_out) const override;

@@ -10,7 +10,8 @@ RowSchedule::RowSchedule(const CapturePlan& plan) : plan_(plan), first_rows_{0} 
 }
 
 std::vector<RowBatch> RowSchedule::batches(std::int64_t begin, std::int64_t end, int ranks) const {
-  require_shape(0 <= begin && begin < end && end <= plan_.rows, "rows [{}, {}) of {}", begin, end, plan_.rows);
+  require_shape(0 <= begin && begin <= end && end <= plan_.rows, "rows [{}, {}) of {}", begin, end, plan_.rows);
+  if (begin == end) return {};
   const auto sequence_of = [&](std::int64_t row) {
     return static_cast<std::size_t>(std::ranges::upper_bound(first_rows_, row) - first_rows_.begin() - 1);
   };

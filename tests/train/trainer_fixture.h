@@ -111,8 +111,7 @@ class RankRun {
         newest.empty() ? 0 : checkpointer_.restore(newest, trainees_, store_, optimiser_, silent);
     ActivationLoader loader(cache_, data_order(options_, shape_),
                             loader_options(options_, grid_, world_.rank(), first));
-    HeldOut held_out(cache_, world_, grid_, {shape_.train_rows, shape_.train_rows + shape_.held_out_rows},
-                     options_.train.batch_tokens / options_.train.reduction_leaves);
+    HeldOut held_out(cache_, world_, grid_, held_out_pieces(options_, shape_));
     std::unique_ptr<MetricsLog> log;
     if (world_.rank() == 0) log = std::make_unique<MetricsLog>(environment_.files, options_.dir, first);
     Trainer trainer(
