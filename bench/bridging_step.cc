@@ -234,8 +234,9 @@ class BridgingTraining {
         context_, {.batch = leaves_[leaf],
                    .cutoffs = cutoffs,
                    .whole = whole,
+                   .sparsity = weights_.sparsity,
                    .adapters = *tape_,
-                   .gradients = {.sparsity = 0.0f, .slot = slot, .filled = filled, .weighted_activations = Tensor()}});
+                   .gradients = {.slot = slot, .filled = filled}});
   }
 
   static void add(BridgingValue& sum, const BridgingValue& one) {

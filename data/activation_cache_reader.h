@@ -11,6 +11,7 @@
 #include "data/activation_cache.h"
 #include "data/activation_shard.h"
 #include "data/file.h"
+#include "data/row_reader.h"
 
 namespace tadapt {
 
@@ -26,7 +27,7 @@ struct CacheTokens {
 
 /// A cache under its manifest. Reads are plain preads at the manifest's addresses, with every chunk's CRC32C checked
 /// whenever it is read; any number of threads may read at once.
-class ActivationCacheReader {
+class ActivationCacheReader : public RowReader {
  public:
   /// MissingInputError without a manifest; DataError naming the file when the manifest or a shard is not right.
   ActivationCacheReader(FileSystem& files, std::filesystem::path directory, CacheOpen open = CacheOpen::kWhole);
@@ -34,14 +35,13 @@ class ActivationCacheReader {
   const std::filesystem::path& directory() const { return directory_; }
   const CacheManifest& manifest() const { return manifest_; }
   std::int64_t rows() const { return manifest_.rows; }
-  std::int64_t width() const { return manifest_.format.width; }
-  /// Type of the rows handed out: bfloat16 or float32; int8 caches give float32.
-  DType row_dtype() const { return delivered_dtype(manifest_.format); }
+  std::int64_t width() const override { return manifest_.format.width; }
+  /// int8 caches give float32.
+  DType row_dtype() const override { return delivered_dtype(manifest_.format); }
   /// Position of a layer in the manifest; DataError when the cache does not hold it.
   std::size_t layer_index(int layer) const;
 
-  /// Rows [begin, end) of the cache: x_out and delta_out are [end - begin, D] of row_dtype().
-  void read_rows(int layer, std::int64_t begin, std::int64_t end, Tensor x_out, Tensor delta_out) const;
+  void read_rows(int layer, std::int64_t begin, std::int64_t end, Tensor x_out, Tensor delta_out) const override;
   CacheTokens read_tokens(std::int64_t begin, std::int64_t end) const;
 
   /// The shard that holds a row, 0 <= row < rows().

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "data/activation_cache_reader.h"
+#include "data/activation_source.h"
 #include "data/loader_plan.h"
 #include "data/row_order.h"
 
@@ -24,40 +25,29 @@ struct LoaderOptions {
   Device device = Device::kCpu;  ///< that copies from the batches' memory, which lies on the host
 };
 
-/// This rank's part of one batch.
-struct ActivationBatch {
-  struct Layer {
-    Tensor x;      ///< [slice rows, D], bfloat16 or float32
-    Tensor delta;  ///< the same
-  };
-  std::int64_t first_sample = 0;  ///< sample number of row 0; row i is sample first_sample + i
-  std::vector<Layer> layers;      ///< one per LoaderOptions::layers
-};
-
 /// Memory that a loader never exceeds (per-thread reading scratch of about 256 KiB aside): this rank's part of the
 /// batch in use and of two windows beyond it, rounded up to batches; under `global` of two batches, and a checksum of 4
 /// bytes for every x and Δ row.
 std::uint64_t loader_memory_bytes(const CacheFormat& format, const DataOrder& order, const LoaderOptions& options);
 
-/// Hands out batch after batch, without end; batches may span windows and epochs. What a batch holds is a function of
-/// (order, slice) alone, never of timing. Every chunk is checked whenever it is read; under `global`, where a batch
-/// wants single rows, a chunk is read whole the first time, and from then on by rows, each compared with the checksum
-/// that it had that time.
-class ActivationLoader {
+/// Batches from a cache. What a batch holds is never a question of timing. Every chunk is checked whenever it is read;
+/// under `global`, where a batch wants single rows, a chunk is read whole the first time, and from then on by rows,
+/// each compared with the checksum that it had that time.
+class ActivationLoader : public ActivationSource {
  public:
   /// Starts reading. The cache must outlive the loader. `order` covers the rows to train on: the first order.rows() of
   /// the cache. ConfigError when there are not so many; DataError when the cache lacks a layer.
   ActivationLoader(const ActivationCacheReader& cache, DataOrder order, LoaderOptions options);
   ActivationLoader(const ActivationLoader&) = delete;
   ActivationLoader& operator=(const ActivationLoader&) = delete;
-  ~ActivationLoader() = default;  // members end in reverse order: the threads first
+  ~ActivationLoader() override = default;  // members end in reverse order: the threads first
 
-  /// The next batch; its memory stays valid until the following call. Rethrows the error of a reading thread, now and
-  /// in every later call, when the batch cannot be completed because of it.
-  const ActivationBatch& next();
+  /// Rethrows the error of a reading thread, now and in every later call, when the batch cannot be completed because of
+  /// it.
+  const ActivationBatch& next() override;
 
   /// Seconds that next() has waited for data so far.
-  double stall_seconds() const { return stall_seconds_; }
+  double stall_seconds() const override { return stall_seconds_; }
   /// Memory held for batches now.
   std::uint64_t allocated_bytes() const;
 

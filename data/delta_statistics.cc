@@ -10,16 +10,19 @@
 
 namespace tadapt {
 
+double delta_scale_square(std::span<const double> square_norms) {
+  require_shape(!square_norms.empty(), "Δ of no rows");
+  const auto rows = std::min<std::size_t>(square_norms.size(), kScaleRows);
+  return std::accumulate(square_norms.begin(), square_norms.begin() + static_cast<std::ptrdiff_t>(rows), 0.0) /
+         static_cast<double>(rows);
+}
+
 DeltaStatistics delta_statistics(std::span<const double> square_norms, std::span<const std::int32_t> positions) {
   require_shape(!square_norms.empty() && square_norms.size() == positions.size(), "Δ of {} rows with {} positions",
                 square_norms.size(), positions.size());
   const std::size_t rows = square_norms.size();
-  const auto scale_rows = std::min<std::size_t>(rows, kScaleRows);
   DeltaStatistics statistics;
-  statistics.scale_square =
-      std::accumulate(square_norms.begin(), square_norms.begin() + static_cast<std::ptrdiff_t>(scale_rows), 0.0) /
-      static_cast<double>(scale_rows);
-
+  statistics.scale_square = delta_scale_square(square_norms);
   const double total = std::accumulate(square_norms.begin(), square_norms.end(), 0.0);
   if (total == 0) return statistics;
   std::vector<double> largest((rows + 999) / 1000);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "kernels/core/bfloat16.h"
 #include "kernels/core/error.h"
@@ -80,6 +81,14 @@ EncodedRow encode_row(std::span<const float> row, DType dtype, std::byte* out) {
     default:
       throw ShapeError("rows cannot be stored as {}", name(dtype));
   }
+}
+
+EncodedRow encode_delivered_row(std::span<const float> row, DType dtype, std::byte* out) {
+  if (dtype != DType::kInt8) return encode_row(row, dtype, out);
+  std::vector<std::int8_t> stored(row.size());
+  const EncodedRow encoded = encode_row(row, dtype, reinterpret_cast<std::byte*>(stored.data()));
+  decode_int8_row(stored, encoded.scale, reinterpret_cast<float*>(out));
+  return encoded;
 }
 
 void decode_int8_row(std::span<const std::int8_t> in, float scale, float* out) {

@@ -22,6 +22,10 @@ struct EncodedRow {
 /// x / scale rounded to nearest even, so stored x = scale · int8.
 EncodedRow encode_row(std::span<const float> row, DType dtype, std::byte* out);
 
+/// Writes `row` as a cache with rows of `dtype` hands it out again: float32 and bfloat16 as they are stored, int8 as
+/// float32.
+EncodedRow encode_delivered_row(std::span<const float> row, DType dtype, std::byte* out);
+
 /// out_i = scale · in_i.
 void decode_int8_row(std::span<const std::int8_t> in, float scale, float* out);
 

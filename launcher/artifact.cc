@@ -2,8 +2,8 @@
 
 #include "data/activation_cache.h"
 #include "data/checkpoint_manifest.h"
-#include "runtime/capture/capture.h"
 #include "runtime/bundle/load_export.h"
+#include "runtime/capture/capture.h"
 #include "runtime/train/run_directory.h"
 
 namespace tadapt {

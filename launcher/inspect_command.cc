@@ -58,7 +58,9 @@ void inspect_run(FileSystem& files, const fs::path& path, const Print& print) {
       print(fmt::format("  {}: {}", option.key, option.value(options).dump()));
   }
   const fs::path cache = cache_directory(options);
-  print(fmt::format("  its cache: {}{}", cache.string(), files.exists(cache) ? "" : " (not there)"));
+  print(options.cache.source == RowSource::kStream
+            ? "  its rows are streamed: there is no cache"
+            : fmt::format("  its cache: {}{}", cache.string(), files.exists(cache) ? "" : " (not there)"));
   const auto checkpoints = list_checkpoints(files, path / "checkpoints");
   print(fmt::format("  {} checkpoints{}", checkpoints.size(), checkpoints.empty() ? "" : ", newest first:"));
   for (const fs::path& checkpoint : checkpoints) print(fmt::format("  {}", checkpoint.string()));

@@ -11,6 +11,7 @@
 #include "runtime/loss/loss.h"
 #include "runtime/train/bridging_options.h"
 #include "runtime/train/option_table.h"
+#include "runtime/train/run_shape.h"
 
 namespace tadapt {
 namespace {
@@ -96,6 +97,7 @@ void validate(const RunOptions& options) {
     throw ConfigError("train.batch_tokens: expected a multiple of train.reduction_leaves ({}), found {}", leaves,
                       options.train.batch_tokens);
   require_objective_options(options);
+  require_servable_order(options);
   for (const Option& option : option_table()) {
     const nlohmann::json value = option.value(options);
     if (value.is_string() && find_invalid_utf8(value.get_ref<const std::string&>()))

@@ -13,6 +13,7 @@
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_directory.h"
 #include "runtime/train/run_shape.h"
+#include "runtime/train/streamed_rows.h"
 #include "runtime/train/train_run.h"
 
 namespace tadapt {
@@ -58,19 +59,24 @@ void dry_run_bridging(const RunOptions& options, const RunEnvironment& environme
   require_memory(environment, bridging_memory(options, shape, grid));
 }
 
-/// What the run would need, from the cache that is there or from the plan of its capture.
-void dry_run_local(const RunOptions& options, const RunEnvironment& environment) {
+/// The run's sizes, from the cache that is there or from the plan of what would be captured or streamed.
+RunShape planned_shape(const RunOptions& options, const RunEnvironment& environment) {
   const CaptureIdentity identity = cache_identity(options, environment.files);
-  std::vector<std::int64_t> rows;
-  if (capture_is_complete(environment.files, environment.world, identity)) {
-    rows = rows_per_shard(ActivationCacheReader(environment.files, identity.directory).manifest());
-    environment.print(fmt::format("cache: {} is there", identity.directory.string()));
-  } else {
-    const CapturePlan plan = CacheCapture(options, environment, identity).plan();
-    rows = plan.rows_per_shard;
-    environment.print(fmt::format("cache: {} would be captured: {}", identity.directory.string(), describe(plan)));
+  const bool streams = options.cache.source == RowSource::kStream;
+  const std::string directory = identity.directory.string();
+  if (!streams && capture_is_complete(environment.files, environment.world, identity)) {
+    environment.print(fmt::format("cache: {} is there", directory));
+    const ActivationCacheReader cache(environment.files, identity.directory);
+    return run_shape(options, identity.format, rows_per_shard(cache.manifest()));
   }
-  const RunShape shape = run_shape(options, identity.format, rows);
+  const CapturePlan plan = CacheCapture(options, environment, identity).plan();
+  environment.print(streams ? describe_stream(plan)
+                            : fmt::format("cache: {} would be captured: {}", directory, describe(plan)));
+  return run_shape(options, plan);
+}
+
+void dry_run_local(const RunOptions& options, const RunEnvironment& environment) {
+  const RunShape shape = planned_shape(options, environment);
   if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
   const ProcessGrid grid = run_grid(options, shape, environment.world.size());
   environment.print(describe(options, shape, grid));

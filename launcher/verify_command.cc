@@ -27,12 +27,11 @@ Problems verify(const fs::path& path, const Process& process);
 Problems verify_run(const fs::path& path, const Process& process) {
   std::vector<fs::path> parts = list_checkpoints(process.files, path / "checkpoints");
   if (parts.empty()) process.print(fmt::format("{}: there are no checkpoints", (path / "checkpoints").string()));
-  const fs::path cache = cache_directory(options_of_run(process.files, path));
-  if (process.files.exists(cache)) {
-    parts.push_back(cache);
-  } else {
+  const RunOptions options = options_of_run(process.files, path);
+  const fs::path cache = cache_directory(options);
+  if (options.cache.source == RowSource::kDisk && process.files.exists(cache)) parts.push_back(cache);
+  if (options.cache.source == RowSource::kDisk && !process.files.exists(cache))
     process.print(fmt::format("{}: the cache is not there", cache.string()));
-  }
   if (parts.empty()) return {fmt::format("{}: neither checkpoints nor a cache: nothing to verify", path.string())};
   Problems problems;
   for (const fs::path& part : parts) append(problems, verify(part, process));

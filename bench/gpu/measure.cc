@@ -11,7 +11,7 @@
 #include "kernels/core/memory.h"
 #include "kernels/optim.h"
 #include "kernels/uniform.h"
-#include "runtime/capture/shard_pass.h"
+#include "runtime/capture/row_pass.h"
 #include "runtime/optim/adamw_state.h"
 #include "runtime/plan/step_timer.h"
 #include "tests/support/temporary_directory.h"
@@ -211,10 +211,10 @@ class Measurement {
     std::vector<std::int32_t> ids;
     for (std::int64_t i = 0; i < sizes_.length; ++i)
       ids.push_back(static_cast<std::int32_t>(i * 7919 % sizes_.vocabulary));
-    ShardPass pass(context_, pair, plan);
+    RowPass pass(context_, pair, plan, plan.rows);
     double best = 0;
     for (int run = 0; run < 3; ++run) {
-      pass.begin(0);
+      pass.begin(plan.rows_of_shard(0));
       const auto start = std::chrono::steady_clock::now();
       while (!pass.done()) pass.run_batch([&](std::int64_t) { return std::span<const std::int32_t>(ids); }, 8192);
       synchronize(context_);

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "kernels/core/host_memory.h"
-#include "runtime/capture/shard_pass.h"
+#include "runtime/capture/row_pass.h"
 
 namespace tadapt {
 namespace {
@@ -74,12 +74,14 @@ class RankShards {
   /// Runs one batch, and writes the shard when that was its last. Returns the rows it made.
   std::int64_t run_batch() {
     if (done()) return 0;
-    if (!pass_) pass_.emplace(job_.context, job_.pair, job_.plan);
-    if (pass_->shard() != mine_[next_]) pass_->begin(mine_[next_]);
+    if (!pass_) {
+      pass_.emplace(job_.context, job_.pair, job_.plan, std::ranges::max(job_.plan.rows_per_shard));
+      pass_->begin(job_.plan.rows_of_shard(mine_[next_]));
+    }
     const std::int64_t rows = pass_->run_batch(job_.tokens, job_.batch_tokens);
     if (pass_->done()) {
-      writer_.write_shard(pass_->shard(), pass_->rows());
-      ++next_;
+      writer_.write_shard(mine_[next_++], pass_->rows());
+      if (!done()) pass_->begin(job_.plan.rows_of_shard(mine_[next_]));
     }
     return rows;
   }
@@ -89,7 +91,7 @@ class RankShards {
   ActivationCacheWriter& writer_;
   std::vector<std::int64_t> mine_;
   std::size_t next_ = 0;
-  std::optional<ShardPass> pass_;
+  std::optional<RowPass> pass_;
 };
 
 /// Batch by batch in step with the other ranks, so that no wait is longer than a batch and all stop together.

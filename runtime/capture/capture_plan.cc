@@ -52,6 +52,15 @@ std::uint64_t memory_for_shard(const CacheFormat& format, std::int64_t rows) {
 
 }  // namespace
 
+std::vector<SequenceRows> CapturePlan::rows_of_shard(std::int64_t shard) const {
+  const std::int64_t begin = shard * format.sequences_per_shard;
+  const std::int64_t end = std::min(begin + format.sequences_per_shard, static_cast<std::int64_t>(sequences.size()));
+  std::vector<SequenceRows> parts;
+  for (std::int64_t sequence = begin; sequence < end; ++sequence)
+    parts.push_back({sequence, 0, sequences[static_cast<std::size_t>(sequence)].rows});
+  return parts;
+}
+
 std::vector<std::int32_t> CapturePlan::positions(std::int64_t sequence, std::int64_t length) const {
   std::vector<std::int32_t> positions = chosen_positions(choice, sequence, length);
   positions.resize(static_cast<std::size_t>(sequences.at(static_cast<std::size_t>(sequence)).rows));

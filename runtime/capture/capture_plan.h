@@ -19,6 +19,12 @@ struct CaptureRequest {
   DType compute = DType::kBFloat16;  ///< of the models
 };
 
+/// Kept rows [begin, end) of a sequence, counted within it.
+struct SequenceRows {
+  std::int64_t sequence = 0;
+  std::int64_t begin = 0, end = 0;
+};
+
 /// A pure function of its request, so that every rank has the same.
 struct CapturePlan {
   struct Sequence {
@@ -38,6 +44,8 @@ struct CapturePlan {
   double flops = 0;                      ///< target's forward up to the last layer asked for, and the base MLPs
 
   std::int64_t shards() const { return static_cast<std::int64_t>(rows_per_shard.size()); }
+  /// All kept rows of a shard's sequences.
+  std::vector<SequenceRows> rows_of_shard(std::int64_t shard) const;
   /// The positions kept of one of `sequences`, given its length in the corpus.
   std::vector<std::int32_t> positions(std::int64_t sequence, std::int64_t length) const;
 };

@@ -13,6 +13,11 @@ std::vector<std::string> SelfCommunicator::all_gather_text(std::string_view text
   return {std::string(text)};
 }
 
+std::vector<std::string> SelfCommunicator::all_to_all_text(std::vector<std::string> texts, std::string_view what) {
+  require_shape(texts.size() == 1, "'{}': {} texts in a group of 1", what, texts.size());
+  return texts;
+}
+
 std::string SelfCommunicator::broadcast_text(std::string_view text, int root, std::string_view what) {
   require_shape(root == 0, "'{}': root {} of a group of 1", what, root);
   return std::string(text);

@@ -49,6 +49,9 @@ class Communicator {
   virtual std::vector<double> all_gather(std::span<const double> values, std::string_view what) = 0;
   /// Every rank's text, of any sizes (also empty), in rank order.
   virtual std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) = 0;
+  /// Gives each rank its text of `texts` (one a rank, of any sizes, also empty) and returns what each had for this one,
+  /// both in rank order.
+  virtual std::vector<std::string> all_to_all_text(std::vector<std::string> texts, std::string_view what) = 0;
   /// The text of rank `root`; the other ranks' `text` is not looked at.
   virtual std::string broadcast_text(std::string_view text, int root, std::string_view what) = 0;
 
@@ -85,6 +88,7 @@ class SelfCommunicator : public Communicator {
   void barrier(std::string_view what) override;
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) override;
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override;
+  std::vector<std::string> all_to_all_text(std::vector<std::string> texts, std::string_view what) override;
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override;
   std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override;

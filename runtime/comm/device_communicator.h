@@ -30,6 +30,9 @@ class DeviceCommunicator : public Communicator {
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override {
     return group_->all_gather_text(text, what);
   }
+  std::vector<std::string> all_to_all_text(std::vector<std::string> texts, std::string_view what) override {
+    return group_->all_to_all_text(std::move(texts), what);
+  }
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override {
     return group_->broadcast_text(text, root, what);
   }

@@ -146,6 +146,27 @@ std::vector<std::string> ExchangeCommunicator::all_gather_text(std::string_view 
   return texts;
 }
 
+std::vector<std::string> ExchangeCommunicator::all_to_all_text(std::vector<std::string> texts, std::string_view what) {
+  require_shape(static_cast<int>(texts.size()) == size(), "'{}': {} texts in a group of {}", what, texts.size(),
+                size());
+  std::vector<std::string> received(texts.size());
+  received[static_cast<std::size_t>(rank())] = std::move(texts[static_cast<std::size_t>(rank())]);
+  const int tag = next_tag();
+  for (int distance = 1; distance < size(); ++distance) {
+    const int to = (rank() + distance) % size(), from = (rank() - distance + size()) % size();
+    std::string& text = texts[static_cast<std::size_t>(to)];
+    const std::uint64_t length = text.size();
+    std::uint64_t expected = 0;
+    exchange({to, std::as_bytes(std::span(&length, 1))}, {from, std::as_writable_bytes(std::span(&expected, 1))}, tag,
+             what);
+    std::string& mine = received[static_cast<std::size_t>(from)];
+    mine.resize(expected);
+    exchange({to, std::as_bytes(std::span(text))}, {from, std::as_writable_bytes(std::span(mine))}, tag, what);
+    text = {};
+  }
+  return received;
+}
+
 // A binomial tree over ranks counted from the root.
 void ExchangeCommunicator::broadcast_bytes(std::span<std::byte> bytes, int root, std::string_view what) {
   const int tag = next_tag();

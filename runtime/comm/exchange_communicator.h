@@ -23,6 +23,7 @@ class ExchangeCommunicator : public Communicator {
   void barrier(std::string_view what) override;
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) override;
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override;
+  std::vector<std::string> all_to_all_text(std::vector<std::string> texts, std::string_view what) override;
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override;
   std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override;

@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "data/activation_loader.h"
+#include "data/activation_source.h"
 #include "kernels/core/event.h"
 
 namespace tadapt {

@@ -1,29 +1,24 @@
 #include "runtime/train/held_out.h"
 
-#include <algorithm>
-
 namespace tadapt {
 namespace {
 constexpr std::size_t kFields = 3;  // Σ‖Δ−T‖², Σ‖Δ‖², active pairs of one piece
 }
 
-HeldOut::HeldOut(const ActivationCacheReader& reader, Communicator& world, const ProcessGrid& grid, Rows rows,
-                 std::int64_t piece_tokens)
-    : reader_(reader), world_(world), grid_(grid), rows_(rows), piece_tokens_(piece_tokens) {}
+HeldOut::HeldOut(const RowReader& reader, Communicator& world, const ProcessGrid& grid, RowPieces pieces)
+    : reader_(reader), world_(world), grid_(grid), pieces_(pieces) {}
 
 std::vector<Figures> HeldOut::evaluate(Context& context, LocalLossPass& pass, const std::vector<Trainee>& trainees) {
-  if (rows_.begin == rows_.end) return {};
-  const std::int64_t members = grid_.data_parallel();
+  if (pieces_.rows() == 0) return {};
+  const int members = grid_.data_parallel();
   const std::int64_t my_place = grid_.index_of(world_.rank());
-  const auto pieces_per_rank = static_cast<std::size_t>((pieces() + members - 1) / members);
-  const std::size_t per_trainee = pieces_per_rank * kFields;
+  const std::size_t per_trainee = static_cast<std::size_t>(pieces_.most_pieces_of_one(members)) * kFields;
   std::vector<double> mine(grid_.layers_of_block(0).size() * per_trainee, 0.0);
-  Buffer x(Device::kCpu, reader_.row_dtype(), {piece_tokens_, reader_.width()});
-  Buffer delta(Device::kCpu, reader_.row_dtype(), {piece_tokens_, reader_.width()});
+  Buffer x(Device::kCpu, reader_.row_dtype(), {pieces_.piece_rows, reader_.width()});
+  Buffer delta(Device::kCpu, reader_.row_dtype(), {pieces_.piece_rows, reader_.width()});
   for (std::size_t i = 0; i < trainees.size(); ++i) {
-    for (std::int64_t piece = my_place; piece < pieces(); piece += members) {
-      const std::int64_t begin = rows_.begin + piece * piece_tokens_;
-      const std::int64_t count = std::min(piece_tokens_, rows_.end - begin);
+    for (std::int64_t piece = my_place; piece < pieces_.count(); piece += members) {
+      const std::int64_t begin = pieces_.first_row(piece), count = pieces_.rows_of(piece);
       const Tensor x_rows = x.tensor().rows(0, count), delta_rows = delta.tensor().rows(0, count);
       reader_.read_rows(trainees[i].layer, begin, begin + count, x_rows, delta_rows);
       const auto sums = pass.evaluate(context, *trainees[i].adapter, x_rows, delta_rows);
@@ -39,14 +34,14 @@ std::vector<Figures> HeldOut::evaluate(Context& context, LocalLossPass& pass, co
   for (int block = 0; block < grid_.blocks(); ++block) {
     for (std::size_t place = 0; place < grid_.layers_of_block(block).size(); ++place) {
       double sums[kFields] = {};
-      for (std::int64_t piece = 0; piece < pieces(); ++piece) {
-        const int rank = grid_.rank_of(block, static_cast<int>(piece % members));
+      for (std::int64_t piece = 0; piece < pieces_.count(); ++piece) {
+        const int rank = grid_.rank_of(block, RowPieces::member(piece, members));
         const double* fields = &all[static_cast<std::size_t>(rank) * mine.size() + place * per_trainee +
                                     static_cast<std::size_t>(piece / members) * kFields];
         for (std::size_t f = 0; f < kFields; ++f) sums[f] += fields[f];
       }
-      metrics.push_back({{"nmse", sums[1] > 0.0 ? sums[0] / sums[1] : 0.0},
-                         {"l0", sums[2] / static_cast<double>(rows_.end - rows_.begin)}});
+      metrics.push_back(
+          {{"nmse", sums[1] > 0.0 ? sums[0] / sums[1] : 0.0}, {"l0", sums[2] / static_cast<double>(pieces_.rows())}});
     }
   }
   return metrics;

@@ -1,38 +1,32 @@
-// Held-out figures of the local objective, over the last shards of a cache, which are never trained on.
+// Held-out figures of the local objective, over rows that are never trained on.
 #pragma once
 
 #include <vector>
 
-#include "data/activation_cache_reader.h"
+#include "data/row_reader.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/process_grid.h"
 #include "runtime/train/metrics.h"
+#include "runtime/train/row_pieces.h"
 #include "runtime/train/trainee.h"
 
 namespace tadapt {
 
-/// Rows [begin, end) of the cache, in pieces that the ranks of a data-parallel group share.
+/// Pieces of rows that the ranks of a data-parallel group share; each reads its own only.
 class HeldOut {
  public:
-  struct Rows {
-    std::int64_t begin = 0;
-    std::int64_t end = 0;
-  };
-  HeldOut(const ActivationCacheReader& reader, Communicator& world, const ProcessGrid& grid, Rows rows,
-          std::int64_t piece_tokens);
+  /// Pieces have at most as many rows as the pass was made for.
+  HeldOut(const RowReader& reader, Communicator& world, const ProcessGrid& grid, RowPieces pieces);
 
   /// "nmse" (Σ‖Δ−T(x)‖² / Σ‖Δ‖²) and "l0" of every trained layer in grid.layers() order, the same on every rank and for
   /// every grid; empty when no rows are held out. Adapters must be prepared. Collective.
   std::vector<Figures> evaluate(Context& context, LocalLossPass& pass, const std::vector<Trainee>& trainees);
 
  private:
-  std::int64_t pieces() const { return (rows_.end - rows_.begin + piece_tokens_ - 1) / piece_tokens_; }
-
-  const ActivationCacheReader& reader_;
+  const RowReader& reader_;
   Communicator& world_;
   const ProcessGrid& grid_;
-  Rows rows_;
-  std::int64_t piece_tokens_;  ///< at most what the pass was made for
+  RowPieces pieces_;
 };
 
 }  // namespace tadapt

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <memory>
-#include <optional>
 
 #include "runtime/comm/device_group.h"
 #include "runtime/plan/estimate.h"
@@ -13,24 +12,22 @@
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_shape.h"
 #include "runtime/train/run_state.h"
+#include "runtime/train/training_rows.h"
 
 namespace tadapt {
 namespace {
 
 /// s of a layer; a layer whose MLP fine-tuning did not change has nothing to learn.
-double delta_scale(const CacheManifest& manifest, std::size_t place) {
-  const double square = manifest.layers.at(place).scale_square;
+double delta_scale(double square, int layer) {
   if (square > 0.0) return std::sqrt(square);
   throw ConfigError(
-      "layer {}: base and target MLP give the same output on every cached row; leave it out of run.layers",
-      manifest.format.layers[place]);
+      "layer {}: base and target MLP give the same output on every cached row; leave it out of run.layers", layer);
 }
 
-std::vector<LocalLoss> losses_of(const RunOptions& options, const ActivationCacheReader& cache,
-                                 const std::vector<int>& layers) {
+std::vector<LocalLoss> losses_of(const RunOptions& options, const TrainingRows& rows) {
   std::vector<LocalLoss> losses;
-  for (const int layer : layers) {
-    const double scale = delta_scale(cache.manifest(), cache.layer_index(layer));
+  for (std::size_t i = 0; i < rows.shape().layers.size(); ++i) {
+    const double scale = delta_scale(rows.scale_squares()[i], rows.shape().layers[i]);
     const bool relative = options.loss.sparsity_scale != SparsityScale::kAbsolute;
     losses.push_back({.delta_scale = scale,
                       .sparsity = relative ? options.loss.sparsity / scale : options.loss.sparsity,
@@ -39,55 +36,50 @@ std::vector<LocalLoss> losses_of(const RunOptions& options, const ActivationCach
   return losses;
 }
 
-nlohmann::json provenance(const RunOptions& options, const Context& context, const RunShape& shape,
-                          const ActivationCacheReader& cache) {
+nlohmann::json provenance(const RunOptions& options, const Context& context, const TrainingRows& rows) {
+  const RunShape& shape = rows.shape();
   nlohmann::json layer_scales = nlohmann::json::object();
-  for (const int layer : shape.layers)
-    layer_scales[std::to_string(layer)] = cache.manifest().layers[cache.layer_index(layer)].scale_square;
+  for (std::size_t i = 0; i < shape.layers.size(); ++i)
+    layer_scales[std::to_string(shape.layers[i])] = rows.scale_squares()[i];
   nlohmann::json facts = common_provenance(options, context, shape.steps);
-  facts["base"] = cache.manifest().provenance.at("base");
-  facts["target"] = cache.manifest().provenance.at("target");
-  facts["cache"] = manifest_hash(cache.manifest());
+  facts["base"] = rows.provenance().at("base");
+  facts["target"] = rows.provenance().at("target");
+  facts["cache"] = rows.hash();
   facts["delta_scale_square"] = layer_scales;
   return facts;
 }
 
 /// What a run stands on before anything is trained.
 struct Ground {
-  std::unique_ptr<ActivationCacheReader> cache;
-  RunShape shape;
-  std::vector<LocalLoss> losses;  ///< by layer, as shape.layers
+  CaptureIdentity identity;
   std::unique_ptr<ProcessGrid> grid;
+  std::unique_ptr<TrainingRows> rows;
+  std::vector<LocalLoss> losses;  ///< by layer, as the rows' shape has them
 };
 
-/// Captures the cache when there is none, and says what the run will be. Nothing when a stop was asked for meanwhile.
-std::optional<Ground> prepare_ground(const RunOptions& options, const RunEnvironment& environment) {
-  CaptureIdentity wanted;
-  Ground ground;
+/// Makes the rows ready, and says what the run will be. Null when a stop was asked for meanwhile.
+std::unique_ptr<Ground> prepare_ground(const RunOptions& options, const RunEnvironment& environment) {
+  auto ground = std::make_unique<Ground>();
   agree(environment.world, [&] {
-    wanted = cache_identity(options, environment.files);
-    const RunShape layers{.layers = wanted.format.layers, .width = wanted.format.width};
-    ground.grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
+    require_servable_order(options);
+    ground->identity = cache_identity(options, environment.files);
+    const CacheFormat& format = ground->identity.format;
+    const RunShape layers{.layers = format.layers, .width = format.width};
+    ground->grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
   });
   const int sharing = ranks_on_device(environment.context, environment.world);
   const auto require_memory = [&](const RunShape& shape) {
-    const MemoryEstimate needed = run_memory(options, shape, *ground.grid);
+    const MemoryEstimate needed = run_memory(options, shape, *ground->grid);
     require_device_memory(environment.context, sharing, needed.on_device(), needed.to_string());
   };
-  // What is wrong with the run is said before anything is captured for it.
-  const auto approve = [&](const CapturePlan& plan) {
-    require_memory(run_shape(options, plan.format, plan.rows_per_shard));
-  };
-  if (prepare_cache(options, environment, wanted, approve) == CaptureOutcome::kStopped) return std::nullopt;
-
-  agree(environment.world, [&] {
-    ground.cache = std::make_unique<ActivationCacheReader>(environment.files, wanted.directory);
-    ground.shape = run_shape(options, wanted.format, rows_per_shard(ground.cache->manifest()));
-    ground.losses = losses_of(options, *ground.cache, ground.shape.layers);
-    require_memory(ground.shape);
-  });
-  if (const std::string warning = held_out_warning(options, ground.shape); !warning.empty()) environment.print(warning);
-  environment.print(describe(options, ground.shape, *ground.grid));
+  ground->rows = prepare_training_rows(
+      {.options = options, .environment = environment, .identity = ground->identity, .grid = *ground->grid},
+      require_memory);
+  if (!ground->rows) return nullptr;
+  const RunShape& shape = ground->rows->shape();
+  agree(environment.world, [&] { ground->losses = losses_of(options, *ground->rows); });
+  if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
+  environment.print(describe(options, shape, *ground->grid));
   return ground;
 }
 
@@ -95,9 +87,10 @@ std::optional<Ground> prepare_ground(const RunOptions& options, const RunEnviron
 
 TrainingOutcome run_local_training(const RunOptions& options, const RunEnvironment& environment,
                                    const TrainingOutcome& before) {
-  const std::optional<Ground> ground = prepare_ground(options, environment);
+  const std::unique_ptr<Ground> ground = prepare_ground(options, environment);
   if (!ground) return before;
-  const auto& [cache, shape, losses, grid] = *ground;
+  const auto& [identity, grid, rows, losses] = *ground;
+  const RunShape& shape = rows->shape();
 
   const int rank = environment.world.rank();
   const DeviceGroup group =
@@ -114,22 +107,19 @@ TrainingOutcome run_local_training(const RunOptions& options, const RunEnvironme
                              .keep = options.checkpoint.keep,
                              .samples_per_step = options.train.batch_tokens,
                              .samples_per_epoch = shape.train_rows,
-                             .provenance = provenance(options, environment.context, shape, *cache)});
+                             .provenance = provenance(options, environment.context, *rows)});
   const std::int64_t first_step = start_training_state(options, environment, checkpointer, before.checkpoint, state);
   if (first_step > 0) environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
 
-  LoaderOptions loading = loader_options(options, *grid, rank, first_step);
-  loading.device = environment.context.device();
-  ActivationLoader loader(*cache, data_order(options, shape), loading);
-  HeldOut held_out(*cache, environment.world, *grid, {shape.train_rows, shape.train_rows + shape.held_out_rows},
-                   options.train.batch_tokens / options.train.reduction_leaves);
+  const std::unique_ptr<ActivationSource> source = rows->source(first_step);
+  HeldOut held_out(rows->held_out(), environment.world, *grid, held_out_pieces(options, shape));
   const std::unique_ptr<MetricsLog> log = open_metrics_log(options, environment, first_step);
   LocalStep step({.group = *group.communicator,
                   .grid = *grid,
                   .options = options,
                   .losses = losses,
                   .state = state,
-                  .loader = loader,
+                  .loader = *source,
                   .held_out = held_out,
                   .environment = environment},
                  shape.steps);

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/activation_loader.h"
+#include "data/activation_source.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/process_grid.h"
 #include "runtime/comm/reduction_tree.h"
@@ -28,7 +28,7 @@ struct LocalStepParts {
   const RunOptions& options;
   const std::vector<LocalLoss>& losses;  ///< of all trained layers, as grid.layers() lists them
   TrainingState& state;
-  ActivationLoader& loader;
+  ActivationSource& loader;
   HeldOut& held_out;
   const RunEnvironment& environment;
   /// For tests: "backward", "exchange-started", "exchange-joined", "updated", with the trainee's name; may be empty.

@@ -105,6 +105,11 @@ Options corpus_options() {
 
 Options cache_options() {
   return {
+      word({"cache.source", "",
+            "disk: rows are captured once and kept in cache.dir; stream: nothing is kept, the models make the rows of "
+            "each window when it is trained on, the same rows in the same order (train.order: window only)."},
+           field(&RunOptions::cache, &CacheOptions::source),
+           {{"disk", RowSource::kDisk}, {"stream", RowSource::kStream}}),
       path({"cache.dir", "", "Activation cache; empty: cache in run.dir. Captured first if it is not there."},
            field(&RunOptions::cache, &CacheOptions::dir)),
       word({"cache.rows", "", "Stored form of x and delta; int8 has one scale per row."},

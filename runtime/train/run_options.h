@@ -15,6 +15,7 @@
 namespace tadapt {
 
 enum class RowFormat { kBFloat16, kFloat32, kInt8 };
+enum class RowSource { kDisk, kStream };
 enum class RowOrder { kWindow, kGlobal };
 enum class SparsityScale { kAuto, kRelative, kAbsolute };
 enum class Recipe { kCode, kPaper };
@@ -35,7 +36,8 @@ struct CorpusOptions {
 };
 
 struct CacheOptions {
-  std::filesystem::path dir;  ///< empty: <run.dir>/cache
+  RowSource source = RowSource::kDisk;  ///< of what is trained on: kept on disk, or made anew by the models
+  std::filesystem::path dir;            ///< empty: <run.dir>/cache
   RowFormat rows = RowFormat::kBFloat16;
   std::int64_t max_tokens = 0;            ///< rows kept in all; 0: no limit
   std::int64_t tokens_per_sequence = 0;   ///< rows kept of each sequence, drawn by seed; 0: all

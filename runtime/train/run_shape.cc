@@ -8,6 +8,7 @@
 
 #include "kernels/core/host_memory.h"
 #include "kernels/sparse.h"
+#include "runtime/capture/activation_stream.h"
 #include "runtime/plan/grid_cost.h"
 
 namespace tadapt {
@@ -39,6 +40,17 @@ void require_countable_leaves(const RunOptions& options) {
       options.train.reduction_leaves, leaf_tokens, features, kMostPairs);
 }
 
+/// Host memory of what hands out the rows: windows, and where rows are streamed the rows under way and those held out.
+std::uint64_t source_bytes(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
+  const CacheFormat format{.layers = shape.layers, .width = shape.width, .row_dtype = shape.row_dtype};
+  const LoaderOptions loader = loader_options(options, grid, 0, 0);
+  const DataOrder order = data_order(options, shape);
+  if (options.cache.source == RowSource::kDisk) return loader_memory_bytes(format, order, loader);
+  const std::int64_t kept = held_out_pieces(options, shape).most_rows_of_one(grid.data_parallel());
+  return stream_memory_bytes(format, loader.layers.size(), order, loader.slice) +
+         feed_memory_bytes(format, shape.most_batch_rows) + KeptRows::memory_bytes(format, loader.layers.size(), kept);
+}
+
 }  // namespace
 
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
@@ -55,6 +67,23 @@ RunShape run_shape(const RunOptions& options, const CacheFormat& format,
   shape.steps = step_count(options, shape.train_rows);
   require_countable_leaves(options);
   return shape;
+}
+
+RunShape run_shape(const RunOptions& options, const CapturePlan& plan) {
+  RunShape shape = run_shape(options, plan.format, plan.rows_per_shard);
+  if (options.cache.source == RowSource::kStream) {
+    shape.model_bytes = static_cast<std::int64_t>(plan.model_memory_bytes);
+    shape.most_batch_rows = most_batch_rows(plan);
+  }
+  return shape;
+}
+
+void require_servable_order(const RunOptions& options) {
+  if (options.cache.source == RowSource::kStream && options.train.order == RowOrder::kGlobal)
+    throw ConfigError(
+        "train.order: global needs every row at hand, which cache.source: stream does not have; use train.order: "
+        "window "
+        "or cache.source: disk");
 }
 
 std::vector<std::int64_t> rows_per_shard(const CacheManifest& manifest) {
@@ -88,18 +117,18 @@ ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks
 }
 
 MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
-  const CacheFormat format{.layers = shape.layers, .width = shape.width, .row_dtype = shape.row_dtype};
-  const LoaderOptions loader = loader_options(options, grid, 0, 0);
-  return estimate_memory(
-      {.width = shape.width,
-       .features = options.adapter.features,
-       .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
-       .data_parallel = grid.data_parallel(),
-       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
-       .leaves = options.train.reduction_leaves,
-       .batch_tokens = options.train.batch_tokens,
-       .loader_bytes = static_cast<std::int64_t>(loader_memory_bytes(format, data_order(options, shape), loader)),
-       .compute = options.train.compute});
+  MemoryEstimate estimate =
+      estimate_memory({.width = shape.width,
+                       .features = options.adapter.features,
+                       .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
+                       .data_parallel = grid.data_parallel(),
+                       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
+                       .leaves = options.train.reduction_leaves,
+                       .batch_tokens = options.train.batch_tokens,
+                       .loader_bytes = static_cast<std::int64_t>(source_bytes(options, shape, grid)),
+                       .compute = options.train.compute});
+  estimate.frozen_weights = shape.model_bytes;
+  return estimate;
 }
 
 DataOrder data_order(const RunOptions& options, const RunShape& shape) {
@@ -117,6 +146,12 @@ LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid,
                     .slice_end = (place + 1) * share,
                     .first_sample = first_step * options.train.batch_tokens},
           .threads = kReadingThreads};
+}
+
+RowPieces held_out_pieces(const RunOptions& options, const RunShape& shape) {
+  return {.begin = shape.train_rows,
+          .end = shape.train_rows + shape.held_out_rows,
+          .piece_rows = options.train.batch_tokens / options.train.reduction_leaves};
 }
 
 std::string describe(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {

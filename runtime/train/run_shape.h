@@ -7,8 +7,10 @@
 
 #include "data/activation_cache.h"
 #include "data/activation_loader.h"
+#include "runtime/capture/capture_plan.h"
 #include "runtime/comm/process_grid.h"
 #include "runtime/plan/estimate.h"
+#include "runtime/train/row_pieces.h"
 #include "runtime/train/run_options.h"
 
 namespace tadapt {
@@ -22,6 +24,8 @@ struct RunShape {
   std::int64_t held_out_shards = 0;  ///< the last ones
   std::int64_t held_out_rows = 0;    ///< looked at per evaluation; they follow the training rows
   std::int64_t steps = 0;
+  std::int64_t model_bytes = 0;      ///< of the frozen models, where they make the rows while training; else 0
+  std::int64_t most_batch_rows = 0;  ///< that they make together then
 };
 
 /// For format.layers, from the rows of each shard of a cache that exists or is planned. The last cache.held_out_shards
@@ -29,15 +33,23 @@ struct RunShape {
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
                    const std::vector<std::int64_t>& rows_per_shard);
 std::vector<std::int64_t> rows_per_shard(const CacheManifest& manifest);
+/// The same from the plan of what will be captured, or streamed.
+RunShape run_shape(const RunOptions& options, const CapturePlan& plan);
+
+/// ConfigError naming the key when rows cannot be streamed in the order asked for.
+void require_servable_order(const RunOptions& options);
 
 /// The grid asked for, or the cheapest one; ConfigError naming the nearest usable rank counts when there is none.
 ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks);
 
-/// Memory of the rank with most layers while training from a cache.
+/// Memory of the rank with most layers while training.
 MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid);
 
 DataOrder data_order(const RunOptions& options, const RunShape& shape);
 LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid, int rank, std::int64_t first_step);
+
+/// The held-out rows, a leaf at a time.
+RowPieces held_out_pieces(const RunOptions& options, const RunShape& shape);
 
 /// One line when fewer shards are held out than were asked for; empty otherwise.
 std::string held_out_warning(const RunOptions& options, const RunShape& shape);

@@ -16,6 +16,7 @@ class Ranks : public ::testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(, Ranks, ::testing::Values(1, 2, 3, 4, 5, 7, 8, 9));
 
 TEST_P(Ranks, Gather) { run_ranks(GetParam(), testing::check_gathers); }
+TEST_P(Ranks, AllToAll) { run_ranks(GetParam(), testing::check_all_to_all); }
 TEST_P(Ranks, Broadcast) { run_ranks(GetParam(), testing::check_broadcasts); }
 TEST_P(Ranks, Split) { run_ranks(GetParam(), testing::check_split); }
 
@@ -32,6 +33,7 @@ TEST_P(Ranks, NobodyLeavesABarrierBeforeAllCame) {
 TEST(SelfCommunicator, IsAGroupOfOne) {
   SelfCommunicator comm;
   testing::check_gathers(comm);
+  testing::check_all_to_all(comm);
   testing::check_broadcasts(comm);
   testing::check_split(comm);
   testing::check_exact_sum(comm);

@@ -59,6 +59,22 @@ inline void check_gathers(Communicator& comm) {
   EXPECT_EQ(comm.all_gather_text("", "no text"), std::vector<std::string>(static_cast<std::size_t>(comm.size())));
 }
 
+/// Every pair of ranks has a text of its own, some of them empty.
+inline void check_all_to_all(Communicator& comm) {
+  const auto text_of = [](int from, int to) {
+    if ((from + to) % 3 == 1) return std::string();
+    return std::to_string(from) + " to " + std::to_string(to) + std::string(static_cast<std::size_t>(from * 777), 'x');
+  };
+  std::vector<std::string> sent, expected;
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    sent.push_back(text_of(comm.rank(), rank));
+    expected.push_back(text_of(rank, comm.rank()));
+  }
+  EXPECT_EQ(comm.all_to_all_text(sent, "one each"), expected);
+  sent.emplace_back();
+  EXPECT_THROW(comm.all_to_all_text(sent, "one too many"), ShapeError);
+}
+
 inline void check_broadcasts(Communicator& comm) {
   for (int root = 0; root < comm.size(); ++root) {
     const std::string expected =

@@ -27,6 +27,43 @@ TEST(RunShape, LoaderMemoryFollowsOrderAndRows) {
   EXPECT_EQ(loader_bytes(RowOrder::kGlobal, DType::kBFloat16), 3 * kBatchBytes + kChecksumBytes);
 }
 
+TEST(RunShape, StreamedRowsNeedModelsAWindowAndTheRowsUnderWay) {
+  RunOptions options;
+  options.cache.source = RowSource::kStream;
+  options.train.batch_tokens = 64;
+  options.train.reduction_leaves = 8;
+  options.train.window_tokens = 1000;
+  options.train.held_out_tokens = 1000;
+  options.cache.held_out_shards = 1;
+  CapturePlan plan;
+  plan.format = {.layers = {0, 3}, .width = 8, .row_dtype = DType::kInt8};
+  plan.rows_per_shard = {5000, 50};
+  plan.sequences = {{.rows = 5000, .tokens = 5000}, {.rows = 50, .tokens = 60}};
+  plan.rows = 5050;
+  plan.model_memory_bytes = 777;
+  const RunShape shape = run_shape(options, plan);
+  EXPECT_EQ(shape.most_batch_rows, 5050);
+  const MemoryEstimate memory = run_memory(options, shape, ProcessGrid({.blocks = 1, .data_parallel = 2}, {0, 3}));
+  EXPECT_EQ(memory.frozen_weights, 777);
+  constexpr std::int64_t kRowNumbers = 2 * 2 * 8;     // layers, x and Δ, D
+  constexpr std::int64_t kWindow = (1 + 16) * 32;     // 1 + ceil(1000 / 64) batches, half of each on a rank
+  constexpr std::int64_t kHeldOut = 4 * 8;            // ceil(50 / 8) pieces, of which a rank has four
+  constexpr std::int64_t kUnderWay = 5050 * (4 + 8);  // made in fp32, sent and received as they are handed out
+  EXPECT_EQ(memory.loader, kRowNumbers * (4 * (kWindow + kHeldOut) + kUnderWay));
+  EXPECT_EQ(memory.on_device(), memory.total() - memory.loader);
+}
+
+TEST(RunShape, StreamedRowsHaveAnOrderOfWindows) {
+  RunOptions options;
+  options.train.order = RowOrder::kGlobal;
+  require_servable_order(options);
+  options.cache.source = RowSource::kStream;
+  EXPECT_ERROR(require_servable_order(options), ConfigError,
+               ::testing::AllOf(::testing::HasSubstr("train.order"), ::testing::HasSubstr("cache.source")));
+  options.train.order = RowOrder::kWindow;
+  require_servable_order(options);
+}
+
 TEST(RunShape, KeepsAtLeastOneShardToTrainOn) {
   RunOptions options;
   options.cache.held_out_shards = 5;

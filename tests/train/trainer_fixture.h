@@ -106,25 +106,22 @@ class RankRun {
   TrainingOutcome train(std::int64_t total_steps) {
     const auto silent = [](const std::string&) {};
     const auto newest = newest_checkpoint(environment_.files, world_, options_.dir, silent);
-    const std::int64_t first =
-        newest.empty() ? 0 : checkpointer_.restore(newest, state_, silent);
+    const std::int64_t first = newest.empty() ? 0 : checkpointer_.restore(newest, state_, silent);
     ActivationLoader loader(cache_, data_order(options_, shape_),
                             loader_options(options_, grid_, world_.rank(), first));
-    HeldOut held_out(cache_, world_, grid_, {shape_.train_rows, shape_.train_rows + shape_.held_out_rows},
-                     options_.train.batch_tokens / options_.train.reduction_leaves);
+    HeldOut held_out(cache_, world_, grid_, held_out_pieces(options_, shape_));
     std::unique_ptr<MetricsLog> log;
     if (world_.rank() == 0) log = std::make_unique<MetricsLog>(environment_.files, options_.dir, first);
-    LocalStep step(
-        {.group = *group_,
-         .grid = grid_,
-         .options = options_,
-         .losses = losses_,
-         .state = state_,
-         .loader = loader,
-         .held_out = held_out,
-         .environment = environment_,
-         .trace = [this](const char* what, const std::string& name) { trace.push_back(name + " " + what); }},
-        total_steps);
+    LocalStep step({.group = *group_,
+                    .grid = grid_,
+                    .options = options_,
+                    .losses = losses_,
+                    .state = state_,
+                    .loader = loader,
+                    .held_out = held_out,
+                    .environment = environment_,
+                    .trace = [this](const char* what, const std::string& name) { trace.push_back(name + " " + what); }},
+                   total_steps);
     Trainer trainer({.options = options_,
                      .environment = environment_,
                      .state = state_,

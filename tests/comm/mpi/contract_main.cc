@@ -15,6 +15,7 @@ MpiSession* session = nullptr;
 bool can_sum() { return std::has_single_bit(static_cast<unsigned>(world->size())); }
 
 TEST(Mpi, Gather) { testing::check_gathers(*world); }
+TEST(Mpi, AllToAll) { testing::check_all_to_all(*world); }
 TEST(Mpi, Broadcast) { testing::check_broadcasts(*world); }
 TEST(Mpi, Split) { testing::check_split(*world); }
 

@@ -1,4 +1,4 @@
-// ShardPass: the rows of one shard after another, made batch by batch.
+// RowPass: kept rows of sequences, made batch by batch.
 #pragma once
 
 #include <span>
@@ -12,23 +12,22 @@
 
 namespace tadapt {
 
-/// Collects x and Δ of all layers of a shard in host memory, which serves one shard after another. Does not know ranks
-/// or files.
-class ShardPass {
+/// Collects x and Δ of all layers of one set of rows in host memory, which serves one set after another. Does not know
+/// ranks or files.
+class RowPass {
  public:
   using TokenSource = std::function<std::span<const std::int32_t>(std::int64_t sequence)>;
 
-  /// Takes memory for the plan's largest shard. All must outlive the pass.
-  ShardPass(Context& context, const Decoder& pair, const CapturePlan& plan);
+  /// Takes memory for sets of so many rows at most. All must outlive the pass.
+  RowPass(Context& context, const Decoder& pair, const CapturePlan& plan, std::int64_t most_rows);
 
-  /// Turns to another shard; the rows of the one before are lost.
-  void begin(std::int64_t shard);
-  std::int64_t shard() const { return shard_; }  ///< -1 before the first
-  bool done() const { return next_sequence_ == end_sequence_; }
+  /// Turns to another set; the rows of the one before are lost.
+  void begin(std::vector<SequenceRows> parts);
+  bool done() const { return next_ == parts_.size(); }
   /// Runs the next sequences, up to `batch_tokens` of them together (at least one). Returns the rows it kept.
   /// DataError when a sequence is not as long as planned; NonFiniteError.
   std::int64_t run_batch(const TokenSource& tokens, std::int64_t batch_tokens);
-  /// Views of the shard's rows, once done.
+  /// Views of the rows made so far.
   ShardRows rows() const;
 
  private:
@@ -47,7 +46,7 @@ class ShardPass {
     std::vector<Checked> checked;         ///< what finite_ was given
   };
   Batch next_batch(const TokenSource& tokens, std::int64_t batch_tokens);
-  void add_sequence(const TokenSource& tokens, Batch& batch);
+  void add_rows(const TokenSource& tokens, const SequenceRows& part, Batch& batch);
   void observe(Batch& batch, const Reading& reading);
   /// target_out [rows, D] -= base MLP(x)
   void subtract_base(Batch& batch, int layer, const Tensor& target_out);
@@ -60,7 +59,8 @@ class ShardPass {
   Context& context_;
   const Decoder& pair_;
   const CapturePlan& plan_;
-  std::int64_t shard_ = -1, next_sequence_ = 0, end_sequence_ = 0;
+  std::vector<SequenceRows> parts_;
+  std::size_t next_ = 0;
   std::vector<Buffer> mlp_in_, mlp_delta_;  ///< per layer of the plan, [N, D] on the host
   std::vector<std::int32_t> ids_, positions_;
   std::vector<std::int64_t> sequences_;

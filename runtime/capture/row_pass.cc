@@ -1,4 +1,4 @@
-#include "runtime/capture/shard_pass.h"
+#include "runtime/capture/row_pass.h"
 
 #include <algorithm>
 
@@ -8,74 +8,75 @@
 
 namespace tadapt {
 
-ShardPass::ShardPass(Context& context, const Decoder& pair, const CapturePlan& plan)
+RowPass::RowPass(Context& context, const Decoder& pair, const CapturePlan& plan, std::int64_t most_rows)
     : context_(context),
       pair_(pair),
       plan_(plan),
       runner_(context, pair),
       base_workspace_(context.device()),
       transfer_(context) {
-  const Shape shape{std::ranges::max(plan.rows_per_shard), plan.format.width};
+  const Shape shape{most_rows, plan.format.width};
   for (std::size_t i = 0; i < plan.format.layers.size(); ++i) {
     mlp_in_.push_back(Buffer::pinned(context.device(), DType::kFloat32, shape));
     mlp_delta_.push_back(Buffer::pinned(context.device(), DType::kFloat32, shape));
   }
 }
 
-void ShardPass::begin(std::int64_t shard) {
-  shard_ = shard;
-  next_sequence_ = shard * plan_.format.sequences_per_shard;
-  end_sequence_ =
-      std::min(next_sequence_ + plan_.format.sequences_per_shard, static_cast<std::int64_t>(plan_.sequences.size()));
+void RowPass::begin(std::vector<SequenceRows> parts) {
+  parts_ = std::move(parts);
+  next_ = 0;
   ids_.clear();
   positions_.clear();
   sequences_.clear();
 }
 
-void ShardPass::add_sequence(const TokenSource& tokens, Batch& batch) {
-  const std::int64_t sequence = next_sequence_++;
-  const CapturePlan::Sequence& planned = plan_.sequences[static_cast<std::size_t>(sequence)];
-  if (planned.rows == 0) return;
-  const std::span<const std::int32_t> ids = tokens(sequence);
+/// No token behind the last row is run, since attention is causal.
+void RowPass::add_rows(const TokenSource& tokens, const SequenceRows& part, Batch& batch) {
+  if (part.begin == part.end) return;
+  const CapturePlan::Sequence& planned = plan_.sequences[static_cast<std::size_t>(part.sequence)];
+  const std::span<const std::int32_t> ids = tokens(part.sequence);
   const auto length = static_cast<std::int64_t>(ids.size());
-  const std::vector<std::int32_t> positions = plan_.positions(sequence, length);
+  const std::vector<std::int32_t> positions = plan_.positions(part.sequence, length);
   if (positions.empty() || positions.back() + 1 != planned.tokens || planned.tokens > length) {
-    throw DataError("sequence {} of the corpus has {} tokens, not what was planned for", sequence, length);
+    throw DataError("sequence {} of the corpus has {} tokens, not what was planned for", part.sequence, length);
   }
   const auto first_row = static_cast<std::int32_t>(batch.tokens.tokens());
-  for (const std::int32_t position : positions) {
+  const auto wanted = std::span(positions).subspan(static_cast<std::size_t>(part.begin),
+                                                   static_cast<std::size_t>(part.end - part.begin));
+  for (const std::int32_t position : wanted) {
     batch.kept.push_back(first_row + position);
     ids_.push_back(ids[static_cast<std::size_t>(position)]);
     positions_.push_back(position);
-    sequences_.push_back(sequence);
+    sequences_.push_back(part.sequence);
   }
-  batch.tokens.append(ids.first(static_cast<std::size_t>(planned.tokens)));
-  batch.sequences.push_back(sequence);
+  batch.tokens.append(ids.first(static_cast<std::size_t>(wanted.back()) + 1));
+  batch.sequences.push_back(part.sequence);
 }
 
-ShardPass::Batch ShardPass::next_batch(const TokenSource& tokens, std::int64_t batch_tokens) {
+RowPass::Batch RowPass::next_batch(const TokenSource& tokens, std::int64_t batch_tokens) {
   Batch batch;
-  while (!done()) {
-    const std::int64_t next = plan_.sequences[static_cast<std::size_t>(next_sequence_)].tokens;
-    if (batch.tokens.tokens() > 0 && batch.tokens.tokens() + next > batch_tokens) break;
-    add_sequence(tokens, batch);
+  for (; !done(); ++next_) {
+    const SequenceRows& part = parts_[next_];
+    const std::int64_t most = plan_.sequences[static_cast<std::size_t>(part.sequence)].tokens;
+    if (batch.tokens.tokens() > 0 && batch.tokens.tokens() + most > batch_tokens) break;
+    add_rows(tokens, part, batch);
   }
   return batch;
 }
 
 /// Rows of one batch that are looked at: x and the target's output of each layer run, Δ of each layer kept.
-std::int64_t ShardPass::rows_to_check(const Batch& batch) const {
+std::int64_t RowPass::rows_to_check(const Batch& batch) const {
   const auto& layers = plan_.format.layers;
   return 2 * (layers.back() + 1) * batch.tokens.tokens() +
          static_cast<std::int64_t>(layers.size()) * batch.rows.size(0);
 }
 
-void ShardPass::check(Batch& batch, int layer, Checked::What what, const Tensor& values) {
+void RowPass::check(Batch& batch, int layer, Checked::What what, const Tensor& values) {
   finite_.add(context_, values);
   batch.checked.push_back({layer, what});
 }
 
-void ShardPass::require_finite(const Batch& batch) const {
+void RowPass::require_finite(const Batch& batch) const {
   const auto bad = finite_.first_bad(context_);
   if (!bad) return;
   const auto& [layer, what] = batch.checked[bad->set];
@@ -88,7 +89,7 @@ void ShardPass::require_finite(const Batch& batch) const {
                        row - offsets[index], batch.sequences[index]);
 }
 
-void ShardPass::observe(Batch& batch, const Reading& reading) {
+void RowPass::observe(Batch& batch, const Reading& reading) {
   if (reading.point != ReadPoint::kMlpIn && reading.point != ReadPoint::kMlpOut) return;
   const bool is_input = reading.point == ReadPoint::kMlpIn;
   check(batch, reading.layer, is_input ? Checked::kInput : Checked::kTargetOutput, reading.values);
@@ -108,14 +109,14 @@ void ShardPass::observe(Batch& batch, const Reading& reading) {
   transfer_.send();
 }
 
-void ShardPass::subtract_base(Batch& batch, int layer, const Tensor& target_out) {
+void RowPass::subtract_base(Batch& batch, int layer, const Tensor& target_out) {
   const Tensor base = base_workspace_.of(Workspace::kMlpOut, target_out.shape());
   pair_.mlp(context_, base_workspace_, layer, MlpSource::kBase, batch.x, base);
   subtract_from(context_, base, target_out);
   check(batch, layer, Checked::kDelta, target_out);
 }
 
-std::int64_t ShardPass::run_batch(const TokenSource& tokens, std::int64_t batch_tokens) {
+std::int64_t RowPass::run_batch(const TokenSource& tokens, std::int64_t batch_tokens) {
   Batch batch = next_batch(tokens, batch_tokens);
   if (batch.sequences.empty()) return 0;
   const auto rows = static_cast<std::int64_t>(batch.kept.size());
@@ -131,14 +132,14 @@ std::int64_t ShardPass::run_batch(const TokenSource& tokens, std::int64_t batch_
   return rows;
 }
 
-Tensor ShardPass::on_device(const Tensor& kept) {
+Tensor RowPass::on_device(const Tensor& kept) {
   if (context_.device() == kept.device()) return kept;
   const Tensor there = grown(context_, kept_, kept.dtype(), 1, kept.size(0)).reshaped(kept.shape());
   copy(context_, kept, there);  // done before `kept` goes: run() waits for its own copies
   return there;
 }
 
-ShardRows ShardPass::rows() const {
+ShardRows RowPass::rows() const {
   const auto count = static_cast<std::int64_t>(ids_.size());
   ShardRows rows{.ids = ids_, .sequences = sequences_, .positions = positions_, .layers = {}};
   for (std::size_t i = 0; i < mlp_in_.size(); ++i)
