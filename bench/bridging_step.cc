@@ -234,7 +234,7 @@ class BridgingTraining {
         context_, {.batch = leaves_[leaf],
                    .cutoffs = cutoffs,
                    .whole = whole,
-                   .sparsity = weights_.sparsity,
+                   .sparsity = kSparsity,
                    .adapters = *tape_,
                    .gradients = {.slot = slot, .filled = filled}});
   }

@@ -54,6 +54,9 @@ void require_objective_options(const RunOptions& options) {
   if (options.train.objective == kBridgingObjective) {
     if (loss.sparsity_scale == SparsityScale::kRelative)
       throw ConfigError("loss.sparsity_scale: relative divides by scales that only the local objective knows");
+    if (options.cache.source == RowSource::kStream)
+      throw ConfigError("cache.source: stream: the objective {} has no cached rows that could be streamed",
+                        kBridgingObjective);
     if (cutoff_count(loss) > 64) throw ConfigError("loss.fixed_cutoffs: {} cutoffs, at most 64", cutoff_count(loss));
     return;
   }

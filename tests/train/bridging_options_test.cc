@@ -75,6 +75,9 @@ TEST(BridgingOptions, WhatAnObjectiveHasNoUseForIsRefused) {
   require_objective_options(options);
   options.loss.sparsity_scale = SparsityScale::kRelative;
   EXPECT_ERROR(require_objective_options(options), ConfigError, HasSubstr("loss.sparsity_scale"));
+  options = bridging();
+  options.cache.source = RowSource::kStream;
+  EXPECT_ERROR(require_objective_options(options), ConfigError, HasSubstr("cache.source"));
   RunOptions local;
   require_objective_options(local);
   local.loss.kl_bridge = 2.0;
