@@ -230,13 +230,12 @@ class BridgingTraining {
     const auto filled = [&](std::size_t layer) {
       if (leaf > 0) add_to(context_, leaf_gradient_.tensor(), store_->gradient(layer));
     };
-    return pass_->value_and_gradient(
-        context_, {.batch = leaves_[leaf],
-                   .cutoffs = cutoffs,
-                   .whole = whole,
-                   .sparsity = kSparsity,
-                   .adapters = *tape_,
-                   .gradients = {.slot = slot, .filled = filled}});
+    return pass_->value_and_gradient(context_, {.batch = leaves_[leaf],
+                                                .cutoffs = cutoffs,
+                                                .whole = whole,
+                                                .sparsity = kSparsity,
+                                                .adapters = *tape_,
+                                                .gradients = {.slot = slot, .filled = filled}});
   }
 
   static void add(BridgingValue& sum, const BridgingValue& one) {
