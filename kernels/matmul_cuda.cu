@@ -225,9 +225,10 @@ void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeig
   const Tensor rows = in_dtype(context, cotangent, weights.dtype(), context.state<Library>().left);
   const void* packed = weights.impl().packed.data();
   const bool by_output = weights.layout() == Layout::kOutputInput;
+  const Operand a = by_output ? Operand{packed, k, n, CUBLAS_OP_N} : Operand{packed, n, k, CUBLAS_OP_T};
   multiply(context, "matmul_backward",
            {.compute = weights.dtype(),
-            .a = by_output ? Operand{packed, k, n, CUBLAS_OP_N} : Operand{packed, n, k, CUBLAS_OP_T},
+            .a = a,
             .b = {rows.data(), n, cotangent.size(0), CUBLAS_OP_N},
             .m = k,
             .n = cotangent.size(0),
