@@ -230,19 +230,21 @@ class BridgingTraining {
     const auto filled = [&](std::size_t layer) {
       if (leaf > 0) add_to(context_, leaf_gradient_.tensor(), store_->gradient(layer));
     };
-    return pass_->value_and_gradient(context_, {.batch = leaves_[leaf],
-                                                .cutoffs = cutoffs,
-                                                .whole = whole,
-                                                .sparsity = kSparsity,
-                                                .adapters = *tape_,
-                                                .gradients = {.slot = slot, .filled = filled}});
+    return pass_->value_and_gradient({.batch = leaves_[leaf],
+                                      .cutoffs = cutoffs,
+                                      .whole = whole,
+                                      .sparsity = kSparsity,
+                                      .adapters = *tape_,
+                                      .gradients = {.slot = slot, .filled = filled}});
   }
 
   static void add(BridgingValue& sum, const BridgingValue& one) {
     sum.kl_adapter += one.kl_adapter;
     sum.kl_a2r += one.kl_a2r;
     sum.kl_r2a += one.kl_r2a;
-    sum.residual_nmse += one.residual_nmse;
+    sum.residual_nmse.resize(one.residual_nmse.size(), 0.0);
+    for (std::size_t state = 0; state < one.residual_nmse.size(); ++state)
+      sum.residual_nmse[state] += one.residual_nmse[state];
     for (std::size_t i = 0; i < sum.weighted_activations.size(); ++i)
       sum.weighted_activations[i] += one.weighted_activations[i];
   }

@@ -23,6 +23,14 @@ std::string SelfCommunicator::broadcast_text(std::string_view text, int root, st
   return std::string(text);
 }
 
+void SelfCommunicator::send(const Tensor& /*values*/, int to, std::string_view what) {
+  throw ShapeError("'{}': sent to rank {} of a group of 1", what, to);
+}
+
+void SelfCommunicator::receive(const Tensor& /*values*/, int from, std::string_view what) {
+  throw ShapeError("'{}': wanted from rank {} of a group of 1", what, from);
+}
+
 std::unique_ptr<PendingExchange> SelfCommunicator::start(Collective /*collective*/, Tensor values,
                                                          std::string /*label*/) {
   require_shape(values.empty() || values.dtype() == DType::kFloat32, "a sum of {} values", name(values.dtype()));

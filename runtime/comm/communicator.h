@@ -55,6 +55,12 @@ class Communicator {
   /// The text of rank `root`; the other ranks' `text` is not looked at.
   virtual std::string broadcast_text(std::string_view text, int root, std::string_view what) = 0;
 
+  /// Sends float32 values of host memory to rank `to`, and returns when their memory may change. What goes from one rank to another
+  /// arrives in order, apart from everything else that the group does.
+  virtual void send(const Tensor& values, int to, std::string_view what) = 0;
+  /// Waits for as many values of rank `from`.
+  virtual void receive(const Tensor& values, int from, std::string_view what) = 0;
+
   /// Starts the in-place sum over all ranks of float32 values, which must stay untouched and alive until it is done.
   /// Ranks join at distance 1, 2, 4, …: ((r0 + r1) + (r2 + r3)) + …, lower + higher, elementwise in float32, so
   /// the result is bit-identical on all ranks and does not depend on how the values are cut into several sums.
@@ -90,6 +96,9 @@ class SelfCommunicator : public Communicator {
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override;
   std::vector<std::string> all_to_all_text(std::vector<std::string> texts, std::string_view what) override;
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override;
+  /// ShapeError: there is nobody to talk to.
+  void send(const Tensor& values, int to, std::string_view what) override;
+  void receive(const Tensor& values, int from, std::string_view what) override;
   std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override;
 };

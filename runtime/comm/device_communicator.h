@@ -36,6 +36,8 @@ class DeviceCommunicator : public Communicator {
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override {
     return group_->broadcast_text(text, root, what);
   }
+  void send(const Tensor& values, int to, std::string_view what) override { group_->send(values, to, what); }
+  void receive(const Tensor& values, int from, std::string_view what) override { group_->receive(values, from, what); }
   std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) final;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override {
     return group_->split(color, key, what);

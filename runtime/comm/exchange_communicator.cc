@@ -63,7 +63,18 @@ ExchangeCommunicator::ExchangeCommunicator(ProgressEngine& engine, Group group, 
 ExchangeCommunicator::~ExchangeCommunicator() { engine_.remove(sums_.get()); }
 
 int ExchangeCommunicator::next_tag() {
-  return id_ << kCounterBits | static_cast<int>(operations_++ & ((1u << kCounterBits) - 1));
+  return id_ << kCounterBits | static_cast<int>(operations_++ % ((1u << kCounterBits) - 1));
+}
+
+/// Of values that one rank sends another: the one tag that next_tag() never gives.
+int ExchangeCommunicator::message_tag() const { return id_ << kCounterBits | ((1 << kCounterBits) - 1); }
+
+void ExchangeCommunicator::send(const Tensor& values, int to, std::string_view what) {
+  send({to, std::as_bytes(values.span<float>())}, message_tag(), what);
+}
+
+void ExchangeCommunicator::receive(const Tensor& values, int from, std::string_view what) {
+  receive({from, std::as_writable_bytes(values.span<float>())}, message_tag(), what);
 }
 
 void ExchangeCommunicator::send(Outgoing out, int tag, std::string_view what) {

@@ -25,6 +25,8 @@ class ExchangeCommunicator : public Communicator {
   std::vector<std::string> all_gather_text(std::string_view text, std::string_view what) override;
   std::vector<std::string> all_to_all_text(std::vector<std::string> texts, std::string_view what) override;
   std::string broadcast_text(std::string_view text, int root, std::string_view what) override;
+  void send(const Tensor& values, int to, std::string_view what) override;
+  void receive(const Tensor& values, int from, std::string_view what) override;
   std::unique_ptr<PendingExchange> start(Collective collective, Tensor values, std::string label) override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view what) override;
 
@@ -40,6 +42,7 @@ class ExchangeCommunicator : public Communicator {
   ExchangeCommunicator(ProgressEngine& engine, Group group, int id);
 
   int next_tag();
+  int message_tag() const;
   int member(int rank) const { return group_.members[static_cast<std::size_t>(rank)]; }
   void send(Outgoing out, int tag, std::string_view what);
   void receive(Incoming in, int tag, std::string_view what);

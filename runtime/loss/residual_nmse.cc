@@ -61,13 +61,14 @@ void ResidualNmse::add_cotangent(Context& context, int state, const Tensor& pred
   total_by_sequence(context, state, errors_);
 }
 
-double ResidualNmse::value(Context& context) const {
+std::vector<double> ResidualNmse::by_state(Context& context) const {
   const std::vector<double> errors = on_host<double>(context, errors_.tensor());
-  double sum = 0.0;
-  for (int sequence = 0; sequence + 1 < static_cast<int>(offsets_.size()); ++sequence)
-    for (int state = 0; state < states_; ++state)
-      sum += mean(errors, place(state, sequence)) / (mean(target_squares_, place(state, sequence)) + kEpsilon);
-  return sum * states_weight();
+  std::vector<double> states(static_cast<std::size_t>(states_), 0.0);
+  for (int state = 0; state < states_; ++state)
+    for (int sequence = 0; sequence + 1 < static_cast<int>(offsets_.size()); ++sequence)
+      states[static_cast<std::size_t>(state)] += states_weight() * mean(errors, place(state, sequence)) /
+                                                 (mean(target_squares_, place(state, sequence)) + kEpsilon);
+  return states;
 }
 
 }  // namespace tadapt

@@ -26,8 +26,9 @@ class ResidualNmse {
   /// With ĥ and h of one state [T, D]: cotangent [T, D] += dL/dĥ.
   void add_cotangent(Context& context, int state, const Tensor& predicted, const Tensor& target,
                      const Tensor& cotangent);
-  /// All states' cotangents are added. Waits for the device.
-  double value(Context& context) const;
+  /// Of each state, Σ over the batch's sequences of its part of the value; 0 where nothing was observed. All cotangents
+  /// are added. Waits for the device.
+  std::vector<double> by_state(Context& context) const;
 
  private:
   /// Mean over a sequence's tokens and D of what was summed for (state, sequence).

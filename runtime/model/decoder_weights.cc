@@ -68,11 +68,16 @@ TrunkWeights load_trunk(Context& context, const WeightSource& source, const Deco
   const Loader load(context, source, compute);
   const TensorNames& names = config.architecture->names;
   TrunkWeights trunk;
-  trunk.embeddings = load.table(std::string(names.embeddings), {config.vocabulary, config.width});
+  if (compute.layers.contains(0)) trunk.embeddings = load.table(std::string(names.embeddings), {config.vocabulary, config.width});
   for (int layer = 0; layer < config.layers; ++layer) {
+    if (!compute.layers.contains(layer)) {
+      trunk.layers.emplace_back();
+      continue;
+    }
     trunk.layers.push_back({.attention = load_attention(load, config, layer),
                             .mlp_norm = load.vector(layer_tensor(names.mlp_norm, layer), config.width)});
   }
+  if (!compute.layers.contains(config.layers - 1)) return trunk;
   trunk.final_norm = load.vector(std::string(names.final_norm), config.width);
   const std::string_view head = config.tied_head ? names.embeddings : names.head;
   trunk.head = load.product(std::string(head), config.vocabulary, config.width);
@@ -85,6 +90,10 @@ SharedMlps load_mlps(Context& context, const WeightSource& source, const Decoder
   const TensorNames& names = config.architecture->names;
   SharedMlps mlps;
   for (int layer = 0; layer < config.layers; ++layer) {
+    if (!compute.layers.contains(layer)) {
+      mlps.push_back(nullptr);
+      continue;
+    }
     mlps.push_back(std::make_shared<const MlpWeights>(
         MlpWeights{.gate = load.product(layer_tensor(names.gate, layer), config.mlp_width, config.width),
                    .up = load.product(layer_tensor(names.up, layer), config.mlp_width, config.width),

@@ -1,6 +1,7 @@
 // The frozen numbers of a decoder as products use them, and their loading from a model directory.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -10,12 +11,22 @@
 
 namespace tadapt {
 
+/// Layers [begin, end) of a model.
+struct LayerSpan {
+  int begin = 0;
+  int end = std::numeric_limits<int>::max();
+  int count() const { return end - begin; }
+  bool contains(int layer) const { return begin <= layer && layer < end; }
+};
+
 /// How a decoder computes: operands of its products, and whether its backward will run too.
 struct DecoderCompute {
   // NOLINTNEXTLINE(google-explicit-constructor): a type alone says enough
-  DecoderCompute(DType products, Directions asked = Directions::kForward) : dtype(products), directions(asked) {}
+  DecoderCompute(DType products, Directions asked = Directions::kForward, LayerSpan wanted = {})
+      : dtype(products), directions(asked), layers(wanted) {}
   DType dtype;
   Directions directions;
+  LayerSpan layers;  ///< that it has; embeddings only with the first, norm and head only with the last of the model
 };
 
 struct MlpWeights {

@@ -6,7 +6,7 @@
 
 namespace tadapt {
 
-RecordedSegment::RecordedSegment(Context& context, PassMemory& memory, const SegmentPlan& plan,
+RecordedSegment::RecordedSegment(Context& context, const PassMemory& memory, const SegmentPlan& plan,
                                  const BranchTokens& tokens, int branches)
     : context_(context),
       memory_(memory),

@@ -18,10 +18,9 @@ enum class Recording : std::uint8_t { kNothing, kAllButHidden, kAll };
 
 /// What the segments of a pass share.
 struct PassMemory {
-  explicit PassMemory(Device device) : workspace(device), arena(device) {}
-  Workspace workspace;
-  Arena arena;                    ///< of records: a segment made later must go earlier
-  std::int64_t layer_passes = 0;  ///< counted: a layer of a branch, forwards or backwards, is one
+  Workspace& workspace;
+  Arena& arena;                ///< of records: a segment made later must go earlier
+  std::int64_t& layer_passes;  ///< counted: a layer of a branch, forwards or backwards, is one
 };
 
 /// Layers [begin, end) of a decoder, the same for all branches.
@@ -38,7 +37,7 @@ struct SegmentPlan {
 class RecordedSegment {
  public:
   /// Takes its memory from the arena and gives it back when it goes. Rows of branch b: see BranchTokens.
-  RecordedSegment(Context& context, PassMemory& memory, const SegmentPlan& plan, const BranchTokens& tokens,
+  RecordedSegment(Context& context, const PassMemory& memory, const SegmentPlan& plan, const BranchTokens& tokens,
                   int branches);
   ~RecordedSegment() { memory_.arena.release(mark_); }
   RecordedSegment(const RecordedSegment&) = delete;
@@ -48,6 +47,8 @@ class RecordedSegment {
   const Tensor& input() const { return states_.front(); }
   /// Residual state `end`, once forward() is done.
   const Tensor& output() const { return state(plan_.end); }
+
+  int end() const { return plan_.end; }
 
   using OnState = std::function<void(int layer, const Tensor& state)>;
   /// Calls `on_state` with states `begin` to `end` when they are there; it may be empty.
@@ -89,7 +90,7 @@ class RecordedSegment {
   bool trains(int layer) const { return plan_.trained != nullptr && plan_.trained->has(layer); }
 
   Context& context_;
-  PassMemory& memory_;
+  PassMemory memory_;
   SegmentPlan plan_;
   const BranchTokens& tokens_;
   int branches_;

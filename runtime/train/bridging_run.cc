@@ -9,6 +9,7 @@
 #include "runtime/adapter/break_even.h"
 #include "runtime/comm/device_group.h"
 #include "runtime/train/agreement.h"
+#include "runtime/train/block_link.h"
 #include "runtime/train/bridging_options.h"
 #include "runtime/train/bridging_step.h"
 #include "runtime/train/device_choice.h"
@@ -39,10 +40,11 @@ struct Models {
   std::optional<Decoder> trunk;
 };
 
-Models load_models(const RunOptions& options, const RunEnvironment& environment) {
+/// The layers that this rank runs, of both.
+Models load_models(const RunOptions& options, const RunEnvironment& environment, LayerSpan layers) {
   environment.heartbeat("loading models");
   Decoder pair = Decoder::load_pair(environment.context, environment.files, options.model.target, options.model.base,
-                                    {options.model.compute, Directions::kBoth});
+                                    {options.model.compute, Directions::kBoth, layers});
   std::optional<Decoder> trunk;
   if (options.loss.backbone == Backbone::kBase)
     trunk.emplace(pair.load_base(environment.context, environment.files, options.model.base));
@@ -86,23 +88,20 @@ BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const
 }
 
 ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks) {
-  if (options.grid.layer_blocks > 1)
-    throw ConfigError("grid.layer_blocks is {}: the bridging objective runs all layers on every rank",
-                      options.grid.layer_blocks);
-  if (options.grid.data_parallel > 0 && options.grid.data_parallel != ranks)
-    throw ConfigError("grid.data_parallel is {}, but there are {} ranks, which all share a batch",
-                      options.grid.data_parallel, ranks);
-  if (shape.leaves % ranks != 0)
-    throw ConfigError(
-        "{} ranks cannot share batches of {} leaves: expected a power of two of at most {}; train.batch_sequences ({}) "
-        "and train.reduction_leaves ({}) say how many leaves there are",
-        ranks, shape.leaves, shape.leaves, options.train.batch_sequences, options.train.reduction_leaves);
-  return ProcessGrid({.blocks = 1, .data_parallel = ranks}, shape.layers);
+  const GridShape chosen = choose_grid({.ranks = ranks,
+                                        .layers = static_cast<int>(shape.layers.size()),
+                                        .leaves = shape.leaves,
+                                        .layer_blocks = options.grid.layer_blocks,
+                                        .data_parallel = options.grid.data_parallel},
+                                       // Ranks that share a batch do not wait for each other as blocks of layers do.
+                                       [](GridShape one) { return static_cast<double>(one.blocks); });
+  return ProcessGrid(chosen, shape.layers);
 }
 
 MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
   const AdapterShape adapter{shape.target.width, options.adapter.features};
-  const auto layers = static_cast<std::int64_t>(shape.layers.size());
+  const auto layers = static_cast<std::int64_t>(grid.layers_of_block(0).size());
+  const std::int64_t leaves = grid.blocks() > 1 ? shape.leaves / grid.data_parallel() : 1;  // under way at a time
   MemoryEstimate estimate =
       estimate_memory({.width = shape.target.width,
                        .features = options.adapter.features,
@@ -111,7 +110,9 @@ MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& s
                        .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
                        .leaves = shape.leaves,
                        .compute = options.train.compute});
-  estimate.frozen_weights = static_cast<std::int64_t>(pair_memory_bytes(shape.target, options.model.compute));
+  DecoderConfig of_block = shape.target;
+  of_block.layers = (shape.target.layers + grid.blocks() - 1) / grid.blocks();
+  estimate.frozen_weights = static_cast<std::int64_t>(pair_memory_bytes(of_block, options.model.compute));
   estimate.leaf_buffers = layers * leaf_joiner_bytes(transcoder_parameters(adapter.model_width, adapter.features),
                                                      shape.leaves / grid.data_parallel());
   const BridgingMemory memory{.leaf_tokens = shape.leaf_tokens,
@@ -177,9 +178,11 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
       make_device_group(environment.world.split(0, environment.world.rank(), "the ranks"), environment.context,
                         options.grid.sum_order, options.grid.timeout_seconds);
   environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
-  TrainingState state = make_training_state(
-      options, environment, *group.communicator,
-      {.layers = shape.layers, .losses = {}, .width = shape.target.width, .gradients = AdapterGradients::kInputs});
+  TrainingState state = make_training_state(options, environment, *group.communicator,
+                                            {.layers = grid->layers_of_block(block),
+                                             .losses = {},
+                                             .width = shape.target.width,
+                                             .gradients = AdapterGradients::kInputs});
   Checkpointer checkpointer(environment.context, environment.files, environment.world, *group.communicator,
                             {.run_dir = options.dir,
                              .keep = options.checkpoint.keep,
@@ -193,6 +196,8 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
   const BridgingModels frozen{models->pair, models->trunk ? &*models->trunk : nullptr};
   const std::unique_ptr<MetricsLog> log = open_metrics_log(options, environment, first_step);
   BridgingStep step({.group = *group.communicator,
+                     .link = grid->blocks() > 1 ? &link : nullptr,
+                     .grid = *grid,
                      .options = options,
                      .state = state,
                      .models = frozen,

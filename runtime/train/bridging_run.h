@@ -25,7 +25,7 @@ struct BridgingShape {
 /// a sequence is longer than the positions of a model.
 BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const TokenDataset& corpus,
                              const TokenDataset* held_out);
-/// The only grid there is: every rank holds all layers and shares each batch.
+/// As few layer blocks as the leaves of a batch allow, unless asked otherwise; ConfigError when ranks fit neither.
 ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks);
 MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid);
 /// Layers, steps, objective, grid, memory and disk in a few lines.

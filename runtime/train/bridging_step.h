@@ -1,12 +1,16 @@
 // BridgingStep: one step of the bridging objective over one rank's leaves, all layers together.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/process_grid.h"
 #include "runtime/comm/reduction_tree.h"
+#include "runtime/loss/bridging_pass.h"
 #include "runtime/optim/schedule.h"
+#include "runtime/train/bridging_report.h"
 #include "runtime/train/gradient_exchange.h"
 #include "runtime/train/run_environment.h"
 #include "runtime/train/run_options.h"
@@ -15,9 +19,15 @@
 
 namespace tadapt {
 
+/// The layers of the model that a block's ranks run: from its first trained layer (the first block's from the first) to
+/// where the next block's begin.
+LayerSpan stage_layers(const ProcessGrid& grid, int block, int layers);
+
 /// One rank's part of a run. Everything is owned by others and outlives it.
 struct BridgingStepParts {
-  Communicator& group;  ///< the ranks that share a batch: all of them
+  Communicator& group;  ///< the ranks that hold the same layers
+  StageLink* link;      ///< to the ranks of neighbouring layer blocks; null: there is one block
+  const ProcessGrid& grid;
   const RunOptions& options;
   TrainingState& state;
   const BridgingModels& models;
@@ -41,14 +51,18 @@ class BridgingStep : public TrainingStep {
  private:
   struct Work;  // one step
 
-  std::int64_t own_leaves() const { return parts_.batches.leaves() / parts_.group.size(); }
+  std::int64_t own_leaves() const { return parts_.batches.leaves() / parts_.grid.data_parallel(); }
+  std::int64_t first_leaf() const { return parts_.grid.index_of(parts_.environment.world.rank()) * own_leaves(); }
+  double sparsity_at(std::int64_t step) const { return weights_.sparsity * ramp_.at(step); }
   void backward(Work& work);
-  void filled(std::size_t index, bool last_leaf);
+  void filled(std::size_t index, std::int64_t leaf);
+  void join(Work& work);
   void update(Work& work);
-  void share(Work& work);
-  StepMetrics combine(const Work& work) const;
-  void require_finite(const Work& work, const StepMetrics& metrics);
+  BridgingReport share(const Work& work);
+  StepMetrics combine(const Work& work, const BridgingReport& report) const;
+  void require_finite(const Work& work, const StepMetrics& metrics, const BridgingReport& report);
   std::string diagnose(const Work& work);
+  std::vector<TokenBatch> held_out_batches() const;
 
   BridgingStepParts parts_;
   CosineSchedule schedule_;
@@ -56,10 +70,10 @@ class BridgingStep : public TrainingStep {
   AdamWSettings settings_;
   BridgingWeights weights_;
   BridgingPass pass_;
-  AdapterTape adapters_;
-  std::vector<LeafJoiner> joiners_;  ///< by trainee
+  std::vector<std::unique_ptr<AdapterTape>> tapes_;  ///< one a leaf that is under way
+  std::vector<LeafJoiner> joiners_;                  ///< by trainee
   GradientExchange exchange_;
-  std::vector<std::string> names_;
+  std::vector<std::string> names_;  ///< of all trainees of the run, layer after layer
 };
 
 }  // namespace tadapt

@@ -134,12 +134,12 @@ class BridgingFixture {
     for (std::size_t layer = 0; layer < layers(); ++layer) clear(context_, store_->gradient(layer));
     filled_.clear();
     Outcome outcome;
-    outcome.value = pass.value_and_gradient(context_, {.batch = batch,
-                                                       .cutoffs = cutoffs,
-                                                       .whole = counts_of(batch),
-                                                       .sparsity = weights.sparsity,
-                                                       .adapters = *adapters,
-                                                       .gradients = {leaf().slot, leaf().filled}});
+    outcome.value = pass.value_and_gradient({.batch = batch,
+                                             .cutoffs = cutoffs,
+                                             .whole = counts_of(batch),
+                                             .sparsity = weights.sparsity,
+                                             .adapters = *adapters,
+                                             .gradients = {leaf().slot, leaf().filled}});
     outcome.gradients = gradients();
     outcome.layer_passes = pass.layer_passes();
     return outcome;

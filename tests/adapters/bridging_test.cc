@@ -1,5 +1,6 @@
 // The bridging pass against PyTorch's autograd, and its schedule against one in which each term has its own passes.
 #include <map>
+#include <numeric>
 
 #include "tests/adapters/bridging_fixture.h"
 
@@ -25,6 +26,10 @@ BridgingWeights weights_of(const nlohmann::json& one) {
           .sparsity = one.at("sparsity")};
 }
 
+double residual_nmse(const BridgingValue& value) {
+  return std::accumulate(value.residual_nmse.begin(), value.residual_nmse.end(), 0.0);
+}
+
 double loss_of(const BridgingValue& value, const BridgingWeights& weights, const BatchCounts& whole) {
   const auto labels = static_cast<double>(whole.labels);
   double sparsity = 0;
@@ -32,7 +37,7 @@ double loss_of(const BridgingValue& value, const BridgingWeights& weights, const
   return (weights.kl_adapter * value.kl_adapter + weights.kl_bridge * (value.kl_a2r + value.kl_r2a) +
           weights.label * value.label) /
              labels +
-         weights.residual_nmse * value.residual_nmse / static_cast<double>(whole.sequences) +
+         weights.residual_nmse * residual_nmse(value) / static_cast<double>(whole.sequences) +
          weights.sparsity * sparsity / static_cast<double>(whole.tokens);
 }
 
@@ -81,7 +86,7 @@ TEST_P(BridgingTest, TermsAndGradientsAreThoseOfAutograd) {
     if (weights.kl_bridge > 0) expect_term(found.value.kl_a2r, "kl_a2r");
     if (weights.kl_bridge > 0) expect_term(found.value.kl_r2a, "kl_r2a");
     if (weights.label > 0) expect_term(found.value.label, "label");
-    expect_term(found.value.residual_nmse, "residual_nmse");
+    expect_term(residual_nmse(found.value), "residual_nmse");
     EXPECT_NEAR(loss_of(found.value, weights, counts_of(batch)), one.at("loss"), 1e-5 * one.at("loss").get<double>());
     for (std::size_t layer = 0; layer < fixture.layers(); ++layer) {
       const ParameterTensors parts = parameter_views(
@@ -109,14 +114,15 @@ class NaiveSchedule {
         batch_(batch),
         weights_(weights),
         whole_(counts_of(batch)),
-        memory_(fixture.context().device()),
+        workspace_(fixture.context().device()),
+        arena_(fixture.context().device()),
         head_(fixture.context().device(), 1 << 20),
         adapter_mlps_(fixture.layers(), MlpSource::kBase),
         target_mlps_(fixture.layers(), MlpSource::kTarget) {
-    memory_.arena.reserve(64 << 20);
+    arena_.reserve(64 << 20);
     tokens_.place(fixture.context(), batch, 1);
     const RecordedSegment& target = forwards(nullptr, Tensor(), 0, layers());
-    target_last_ = memory_.arena.take(DType::kFloat32, target.output().shape());
+    target_last_ = arena_.take(DType::kFloat32, target.output().shape());
     copy(fixture_.context(), target.output(), target_last_);
   }
 
@@ -148,7 +154,7 @@ class NaiveSchedule {
     });
     nmse.ready(fixture_.context(), weights_.residual_nmse / static_cast<double>(whole_.sequences));
     RecordedSegment& run = forwards(&begin(), Tensor(), 0, layers());
-    const Tensor cotangent = memory_.arena.take(DType::kFloat32, run.output().shape());
+    const Tensor cotangent = arena_.take(DType::kFloat32, run.output().shape());
     clear(fixture_.context(), cotangent);
     backwards(
         run,
@@ -172,7 +178,7 @@ class NaiveSchedule {
     return *tapes_.back();
   }
   std::unique_ptr<RecordedSegment> plan_segment(AdapterTape* adapters, int first, int last) {
-    return std::make_unique<RecordedSegment>(fixture_.context(), memory_,
+    return std::make_unique<RecordedSegment>(fixture_.context(), PassMemory{workspace_, arena_, layer_passes_},
                                              SegmentPlan{.decoder = fixture_.pair(),
                                                          .mlps = adapters == nullptr ? target_mlps_ : adapter_mlps_,
                                                          .trained = adapters,
@@ -198,17 +204,17 @@ class NaiveSchedule {
     std::vector<float> host(static_cast<std::size_t>(rows),
                             static_cast<float>(weight / static_cast<double>(whole_.labels)));
     for (std::size_t i = 1; i < batch_.offsets.size(); ++i) host[static_cast<std::size_t>(batch_.offsets[i]) - 1] = 0;
-    const Tensor weights = memory_.arena.take(DType::kFloat32, {rows});
+    const Tensor weights = arena_.take(DType::kFloat32, {rows});
     copy(context, Tensor::of(std::span(host), {rows}), weights);
     synchronize(context);
-    const Tensor cotangent = memory_.arena.take(DType::kFloat32, last.shape());
+    const Tensor cotangent = arena_.take(DType::kFloat32, last.shape());
     clear(context, cotangent);
     const HeadBranch branch{.decoder = &fixture_.pair(),
                             .residual = last,
                             .kl_weights = weights,
-                            .kl = memory_.arena.take(DType::kFloat64, {rows}),
+                            .kl = arena_.take(DType::kFloat64, {rows}),
                             .cotangent = cotangent};
-    head_.value_and_gradient(context, memory_.workspace,
+    head_.value_and_gradient(context, workspace_,
                              {.target = fixture_.pair(), .target_residual = target_last_, .labels = Tensor()},
                              {&branch, 1});
     return cotangent;
@@ -227,7 +233,9 @@ class NaiveSchedule {
   const TokenBatch& batch_;
   BridgingWeights weights_;
   BatchCounts whole_;
-  PassMemory memory_;
+  Workspace workspace_;
+  Arena arena_;
+  std::int64_t layer_passes_ = 0;
   HeadLosses head_;
   BranchTokens tokens_;
   std::vector<MlpSource> adapter_mlps_, target_mlps_;

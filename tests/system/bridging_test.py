@@ -39,6 +39,8 @@ class BridgingTest(SystemTest):
 
     def test_every_grid_and_way_of_using_memory_gives_the_same_run(self):
         for name, ranks, options in (("two", 2, {}), ("four", 4, {"optim__shard_state": "on"}),
+                                     ("blocks", 3, {"grid__layer_blocks": 3}), ("single", 4, {"grid__layer_blocks": 4}),
+                                     ("both", 4, {"grid__layer_blocks": 2, "train__recompute": "hidden"}),
                                      ("frugal", 1, {"train__recompute": "hidden", "train__logits_bytes": 100000})):
             with self.subTest(name):
                 self.train(name, ranks, **options)
@@ -109,7 +111,7 @@ class BridgingTest(SystemTest):
         self.refused(78, "loss.fixed_cutoffs", "5", "4 layers", loss__fixed_cutoffs="1,5")
         self.refused(78, "loss.sparsity_scale", "relative", loss__sparsity_scale="relative")
         self.refused(78, "loss.kl_bridge", "local", train__objective="local", loss__kl_bridge=1)
-        self.refused(78, "3 ranks", "4 leaves", ranks=3)
+        self.refused(78, "5 ranks", ranks=5)
         self.refused(78, "loss.recipe", loss__recipe="papr")
         lines = (SOURCE / "data/toy/train.jsonl").read_text().splitlines()
         long = json.loads(lines[0])

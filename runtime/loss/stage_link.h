@@ -1,0 +1,21 @@
+// StageLink: how a rank that runs some of the layers hears from those that run the layers before and behind.
+#pragma once
+
+#include "kernels/core/context.h"
+#include "runtime/model/decoder_weights.h"
+
+namespace tadapt {
+
+/// The rank of the layers before this rank's, or of those behind.
+enum class Neighbour : std::uint8_t { kBefore, kBehind };
+
+class StageLink {
+ public:
+  virtual ~StageLink() = default;
+  /// Sends float32 values, and returns when their memory may change. In the order of the calls.
+  virtual void send(const Tensor& values, Neighbour to) = 0;
+  /// Waits for as many values.
+  virtual void receive(const Tensor& values, Neighbour from) = 0;
+};
+
+}  // namespace tadapt
