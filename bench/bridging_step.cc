@@ -195,7 +195,8 @@ class BridgingTraining {
             {"kl_adapter", value.kl_adapter / labels},
             {"kl_a2r", value.kl_a2r / labels},
             {"kl_r2a", value.kl_r2a / labels},
-            {"nmse", value.residual_nmse / static_cast<double>(whole.sequences)},
+            {"nmse", std::accumulate(value.residual_nmse.begin(), value.residual_nmse.end(), 0.0) /
+                         static_cast<double>(whole.sequences)},
             {"sparsity", sparsity / static_cast<double>(whole.tokens)},
             {"gradient_norm", norm},
             {"l0", active() / static_cast<double>(whole.tokens)},

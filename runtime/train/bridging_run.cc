@@ -119,13 +119,15 @@ MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& s
                               .cutoffs = cutoff_count(options.loss),
                               .recording = recording_of(options.train.recompute),
                               .logits_budget_bytes = options.train.logits_bytes};
-  estimate.batch =
-      BridgingPass::bytes(shape.target, memory) + memory.logits_budget_bytes +
-      AdapterTape::bytes(
-          adapter, options.adapter.sparse_below.value_or(0.0), layers,
-          {.tokens = shape.leaf_tokens,
-           .branches = 1 + memory.cutoffs,
-           .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed});
+  const std::int64_t logits =
+      2 * (shape.target.vocabulary + shape.target.width) * shape.leaf_tokens * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t tape = AdapterTape::bytes(
+      adapter, options.adapter.sparse_below.value_or(0.0), layers,
+      {.tokens = shape.leaf_tokens,
+       .branches = 1 + memory.cutoffs,
+       .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed});
+  estimate.batch = leaves * (BridgingPass::bytes(shape.target, memory, {0, of_block.layers}) + tape) +
+                   std::min(memory.logits_budget_bytes, logits);
   return estimate;
 }
 
@@ -171,11 +173,15 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
     require_device_memory(environment.context, sharing, needed.on_device(), needed.to_string());
   });
   environment.print(describe(options, shape, *grid));
+  const int rank = environment.world.rank(), block = grid->block_of(rank);
   std::optional<Models> models;
-  agree(environment.world, [&] { models.emplace(load_models(options, environment)); });
+  agree(environment.world,
+        [&] { models.emplace(load_models(options, environment, stage_layers(*grid, block, shape.target.layers))); });
 
+  const std::unique_ptr<Communicator> chain = environment.world.split(grid->index_of(rank), block, "layer blocks");
+  BlockLink link(environment.context, *chain);
   const DeviceGroup group =
-      make_device_group(environment.world.split(0, environment.world.rank(), "the ranks"), environment.context,
+      make_device_group(environment.world.split(block, rank, "data-parallel groups"), environment.context,
                         options.grid.sum_order, options.grid.timeout_seconds);
   environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
   TrainingState state = make_training_state(options, environment, *group.communicator,
