@@ -45,8 +45,8 @@ BridgingPass::BridgingPass(Context& context, const BridgingModels& models, const
       weights_(weights),
       limits_(memory),
       memory_(context.device()),
-      head_(context.device(), memory.logits_budget_bytes),
-      nmse_(context.device(), models.pair.config().layers + 1, weights.nmse_over_states),
+      head_(memory.logits_budget_bytes),
+      nmse_(models.pair.config().layers + 1, weights.nmse_over_states),
       target_mlps_(static_cast<std::size_t>(models.pair.config().layers), MlpSource::kTarget) {
   memory_.arena.reserve(bytes(models.pair.config(), memory));
 }

@@ -110,7 +110,7 @@ class NaiveSchedule {
         weights_(weights),
         whole_(counts_of(batch)),
         memory_(fixture.context().device()),
-        head_(fixture.context().device(), 1 << 20),
+        head_(1 << 20),
         adapter_mlps_(fixture.layers(), MlpSource::kBase),
         target_mlps_(fixture.layers(), MlpSource::kTarget) {
     memory_.arena.reserve(64 << 20);
@@ -137,7 +137,7 @@ class NaiveSchedule {
     backwards(rest, {}, kl(rest.output(), weights_.kl_bridge));
   }
   void add_residual_error() {
-    ResidualNmse nmse(fixture_.context().device(), layers() + 1, weights_.nmse_over_states);
+    ResidualNmse nmse(layers() + 1, weights_.nmse_over_states);
     nmse.begin(fixture_.context(), batch_);
     auto target = plan_segment(nullptr, 0, layers());
     start(*target, Tensor());
