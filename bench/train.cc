@@ -1,9 +1,9 @@
 // Training: tokens per second of the local step, dense, beside what its five products alone would reach.
-#include <cmath>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <vector>
 
 #include "kernels/core/random.h"

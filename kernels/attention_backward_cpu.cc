@@ -244,7 +244,11 @@ std::vector<KeyTile> key_tiles(std::span<const std::int32_t> at, std::int64_t gr
   }
   progress = std::vector<Progress>(tiles.size());
   for (std::size_t i = 0; i < tiles.size(); ++i) tiles[i].progress = &progress[i];
-  std::ranges::stable_sort(tiles, std::ranges::greater(), [](const KeyTile& tile) { return tile.stop - tile.first(); });
+  // Long ones first; of equal ones the earlier, whose place their progress tells.
+  std::ranges::sort(tiles, [](const KeyTile& a, const KeyTile& b) {
+    const auto rows = [](const KeyTile& tile) { return tile.stop - tile.first(); };
+    return rows(a) != rows(b) ? rows(a) > rows(b) : std::less()(a.progress, b.progress);
+  });
   return tiles;
 }
 

@@ -6,23 +6,13 @@
 #include "kernels/attention.h"
 #include "kernels/attention_rows.h"
 #include "kernels/core/exponential.h"
+#include "kernels/core/join_in_halves.h"
 #include "kernels/core/launch.h"
 #include "kernels/core/vectorise.h"
 
 namespace tadapt::cpu {
 namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-/// All kKeys numbers joined in halves.
-template <class Operation>
-TADAPT_INLINE float join(const float* numbers, Operation operation) {
-  float partial[kKeys / 2];
-  for (std::int64_t j = 0; j < kKeys / 2; ++j) partial[j] = operation(numbers[j], numbers[j + kKeys / 2]);
-  for (std::int64_t width = kKeys / 4; width > 0; width /= 2) {
-    for (std::int64_t j = 0; j < width; ++j) partial[j] = operation(partial[j], partial[j + width]);
-  }
-  return partial[0];
-}
 
 /// One query of one head: where it lies, and its softmax so far, relative to e^maximum.
 struct Query {
@@ -38,11 +28,11 @@ struct Query {
 TADAPT_VECTORISED void take_weights(Query& query, float* scores, std::int64_t visible, float scale,
                                     std::int64_t head_size) {
   for (std::int64_t j = 0; j < kKeys; ++j) scores[j] = j < visible ? scores[j] * scale : -kInfinity;
-  const float largest = join(scores, [](float a, float b) { return a > b ? a : b; });
+  const float largest = join_in_halves<kKeys>(scores, [](float a, float b) { return a > b ? a : b; });
   const float maximum = largest > query.maximum ? largest : query.maximum;
   for (std::int64_t j = 0; j < kKeys; ++j) scores[j] = exponential(scores[j] - maximum);
   const float correction = exponential(query.maximum - maximum);
-  query.sum = query.sum * correction + join(scores, [](float a, float b) { return a + b; });
+  query.sum = query.sum * correction + join_in_halves<kKeys>(scores, [](float a, float b) { return a + b; });
   query.maximum = maximum;
   for (std::int64_t d = 0; d < head_size; ++d) query.result[d] *= correction;
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/cached_attention.h"
 #include "kernels/core/exponential.h"
+#include "kernels/core/join_in_halves.h"
 #include "kernels/core/launch.h"
 #include "kernels/core/vectorise.h"
 
@@ -25,17 +26,6 @@ struct Query {
   float sum = 0;
 };
 
-/// All kPageTokens numbers joined in halves.
-template <class Operation>
-TADAPT_INLINE float join(const float* numbers, Operation operation) {
-  float partial[kPageTokens / 2];
-  for (std::int64_t j = 0; j < kPageTokens / 2; ++j) partial[j] = operation(numbers[j], numbers[j + kPageTokens / 2]);
-  for (std::int64_t width = kPageTokens / 4; width > 0; width /= 2) {
-    for (std::int64_t j = 0; j < width; ++j) partial[j] = operation(partial[j], partial[j + width]);
-  }
-  return partial[0];
-}
-
 /// Takes the first `visible` tokens of a tile into a query. Order of operations: attention_cpu.cc's.
 TADAPT_VECTORISED void attend(Query& query, const Tile& tile, std::int64_t visible, float scale, std::int64_t size) {
   float weights[kPageTokens] = {};
@@ -46,11 +36,11 @@ TADAPT_VECTORISED void attend(Query& query, const Tile& tile, std::int64_t visib
       weights[j] = std::fma(number, tile.keys[d * kPageTokens + j], weights[j]);
   }
   for (std::int64_t j = 0; j < kPageTokens; ++j) weights[j] = j < visible ? weights[j] * scale : -kInfinity;
-  const float largest = join(weights, [](float a, float b) { return a > b ? a : b; });
+  const float largest = join_in_halves<kPageTokens>(weights, [](float a, float b) { return a > b ? a : b; });
   const float maximum = largest > query.maximum ? largest : query.maximum;
   for (std::int64_t j = 0; j < kPageTokens; ++j) weights[j] = exponential(weights[j] - maximum);
   const float correction = exponential(query.maximum - maximum);
-  query.sum = query.sum * correction + join(weights, [](float a, float b) { return a + b; });
+  query.sum = query.sum * correction + join_in_halves<kPageTokens>(weights, [](float a, float b) { return a + b; });
   query.maximum = maximum;
   for (std::int64_t d = 0; d < size; ++d) query.result[d] *= correction;
   for (std::int64_t j = 0; j < visible; ++j) {

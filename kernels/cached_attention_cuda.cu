@@ -41,7 +41,8 @@ __device__ float warp_maximum(float value) {
 
 /// A warp a row, part and head, online softmax over 32 keys at a time: a lane a key for the scores, a lane every 32nd
 /// number of the head for the sums, both read as they lie. Heads of a group run side by side, so that keys and values
-/// come once from memory: 2·h elements a key and group. On sm_90 no shared memory, 256 threads of TODO registers.
+/// come once from memory: 2·h elements a key and group. On sm_90 no shared memory, 256 threads of 48 registers, of 64
+/// for float32 heads of 256: 5 and 4 blocks an SM.
 template <class T, int kHeadSize>
 __global__ void __launch_bounds__(kWarps* kWarp) attend_part(PartInput<T> in) {
   const CacheSizes& sizes = in.sizes;

@@ -47,7 +47,7 @@ struct BridgingMachine {
 
 /// Memory of one leaf at a time.
 struct LeafMemory {
-  LeafMemory(Device device, int states, OverStates over) : arena(device), nmse(device, states, over) {}
+  LeafMemory(Device device, int states, OverStates over) : arena(device), nmse(states, over) {}
   Arena arena;
   BranchTokens tokens;
   ResidualNmse nmse;

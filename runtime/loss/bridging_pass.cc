@@ -32,7 +32,7 @@ BridgingPass::BridgingPass(Context& context, const BridgingModels& models, const
       memory_(memory),
       stage_(stage),
       workspace_(context.device()),
-      head_(context.device(), memory.logits_budget_bytes),
+      head_(memory.logits_budget_bytes),
       target_mlps_(static_cast<std::size_t>(models.pair.config().layers), MlpSource::kTarget) {
   for (int leaf = 0; leaf < stage.leaves; ++leaf) {
     leaves_.push_back(

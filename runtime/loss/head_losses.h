@@ -30,7 +30,7 @@ struct HeadLossInput {
 /// the budget. Source: method: forward KL, next-token shifted, fp32 softmax; see kl_loss.
 class HeadLosses {
  public:
-  HeadLosses(Device device, std::int64_t budget_bytes) : device_(device), budget_bytes_(budget_bytes) {}
+  explicit HeadLosses(std::int64_t budget_bytes) : budget_bytes_(budget_bytes) {}
 
   void value_and_gradient(Context& context, Workspace& workspace, const HeadLossInput& input,
                           std::span<const HeadBranch> branches);
@@ -39,7 +39,6 @@ class HeadLosses {
   void run_rows(Context& context, Workspace& workspace, const HeadLossInput& input, const HeadBranch& branch,
                 std::int64_t begin, std::int64_t end);
 
-  Device device_;
   std::int64_t budget_bytes_;
   Buffer target_norm_, target_logits_, norm_, logits_, losses_;
 };

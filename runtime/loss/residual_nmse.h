@@ -16,7 +16,7 @@ enum class OverStates : std::uint8_t { kMean, kSum };
 ///   begin; observe the target's states; ready; add the cotangents of the adapter model's; then value.
 class ResidualNmse {
  public:
-  ResidualNmse(Device device, int states, OverStates over) : device_(device), states_(states), over_(over) {}
+  ResidualNmse(int states, OverStates over) : states_(states), over_(over) {}
 
   void begin(Context& context, const TokenBatch& batch);
   /// h of one state, [T, D] float32.
@@ -38,7 +38,6 @@ class ResidualNmse {
   /// One number per sequence from one per row.
   void total_by_sequence(Context& context, int state, const Buffer& totals) const;
 
-  Device device_;
   int states_;
   OverStates over_;
   std::int64_t width_ = 0;

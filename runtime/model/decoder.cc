@@ -85,7 +85,7 @@ void Decoder::add_attention(Context& context, Workspace& workspace, int layer, c
                                .log_sums = Tensor()};
   const Tensor out = workspace.of(Workspace::kAttentionOut, {rows, config_.width});
   if (cached == nullptr) {
-    attention(context, workspace, layer, tokens, residual, record, out);
+    attention(context, workspace, {layer, tokens, residual, record}, out);
   } else {
     const AttentionInput heads = project(context, workspace, layer, tokens, residual, record);
     const Tensor attended = record.attended.reshaped(heads.query.shape());
@@ -99,8 +99,8 @@ void Decoder::add_attention(Context& context, Workspace& workspace, int layer, c
   add_to(context, out, residual);
 }
 
-void Decoder::attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
-                        const Tensor& residual, const AttentionRecord& record, const Tensor& out) const {
+void Decoder::attention(Context& context, Workspace& workspace, const AttentionPlace& place, const Tensor& out) const {
+  const auto& [layer, tokens, residual, record] = place;
   const AttentionInput heads = project(context, workspace, layer, tokens, residual, record);
   causal_attention(context, heads, record.attended.reshaped(heads.query.shape()), record.log_sums);
   matmul(context, record.attended, out_weights(layer), Tensor(), Epilogue::kNone, out);
@@ -135,8 +135,8 @@ void Decoder::mlp_input(Context& context, int layer, const Tensor& residual, con
   rms_norm(context, residual, norm.tensor(), static_cast<float>(config_.norm_epsilon), mlp_in);
 }
 
-void Decoder::mlp(Context& context, Workspace& workspace, int layer, MlpSource source, const Tensor& mlp_in,
-                  const Tensor& mlp_out, const MlpRecord& record) const {
+void Decoder::mlp(Context& context, Workspace& workspace, const MlpPlace& place, const Tensor& mlp_out) const {
+  const auto& [layer, source, mlp_in, record] = place;
   const MlpWeights& weights = mlp_weights(layer, source);
   for (std::int64_t begin = 0; begin < mlp_in.size(0); begin += kMlpRows) {
     const std::int64_t end = std::min(begin + kMlpRows, mlp_in.size(0));

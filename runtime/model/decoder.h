@@ -61,7 +61,7 @@ struct MlpRecord {
   Tensor gate, up;
 };
 
-/// Where a backward through attention runs, and on what.
+/// Where attention runs, forwards or backwards, and on what.
 struct AttentionPlace {
   int layer;
   const TokenTensors& tokens;
@@ -69,7 +69,7 @@ struct AttentionPlace {
   const AttentionRecord& record;
 };
 
-/// Where a backward through an MLP runs, and on what.
+/// Where an MLP runs, forwards or backwards, and on what.
 struct MlpPlace {
   int layer;
   MlpSource source;
@@ -105,14 +105,17 @@ class Decoder {
   /// tables say what they attend to. On the CPU with a float32 cache a token's row has the same bits either way.
   void add_attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                      const Tensor& residual, const CachedBatch* cached = nullptr) const;
-  /// out [T, D] = attention(norm(residual)); must not overlap it. Fills the record.
-  void attention(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens, const Tensor& residual,
-                 const AttentionRecord& record, const Tensor& out) const;
+  /// out [T, D] = attention(norm(residual)); must not overlap it. Fills the place's record.
+  void attention(Context& context, Workspace& workspace, const AttentionPlace& place, const Tensor& out) const;
   /// mlp_in [T, D] = what the layer's MLP reads: the target's norm of the residual after attention
   void mlp_input(Context& context, int layer, const Tensor& residual, const Tensor& mlp_in) const;
-  /// mlp_out [T, D] = the MLP of mlp_in; must not overlap it. Fills the record, if there is one.
+  /// mlp_out [T, D] = the MLP of mlp_in; must not overlap it
   void mlp(Context& context, Workspace& workspace, int layer, MlpSource source, const Tensor& mlp_in,
-           const Tensor& mlp_out, const MlpRecord& record = {}) const;
+           const Tensor& mlp_out) const {
+    mlp(context, workspace, {layer, source, mlp_in, MlpRecord{}}, mlp_out);
+  }
+  /// The same; fills the place's record, if it has one.
+  void mlp(Context& context, Workspace& workspace, const MlpPlace& place, const Tensor& mlp_out) const;
   /// final_norm [R, D] = the final norm of rows of the last residual state
   void final_norm(Context& context, const Tensor& residual, const Tensor& final_norm) const;
   /// logits [R, V] = head · final_norm

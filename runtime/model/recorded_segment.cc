@@ -74,13 +74,13 @@ void RecordedSegment::forward_layer(int layer) {
   const Tensor& before = state(layer);
   const Tensor& after = state(layer + 1);
   memory_.layer_passes += branches_;
-  plan_.decoder.attention(context_, memory_.workspace, layer, tokens_.of(branches_), before, record.attention,
-                          record.middle);
+  const TokenTensors tokens = tokens_.of(branches_);
+  plan_.decoder.attention(context_, memory_.workspace, {layer, tokens, before, record.attention}, record.middle);
   add_to(context_, before, record.middle);
   const Tensor mlp_in = memory_.workspace.of(Workspace::kNormed, before.shape());
   plan_.decoder.mlp_input(context_, layer, record.middle, mlp_in);
-  plan_.decoder.mlp(context_, memory_.workspace, layer, plan_.mlps[static_cast<std::size_t>(layer)], mlp_in, after,
-                    record.mlp);
+  plan_.decoder.mlp(context_, memory_.workspace,
+                    {layer, plan_.mlps[static_cast<std::size_t>(layer)], mlp_in, record.mlp}, after);
   if (trains(layer)) {
     for (int branch = 0; branch < branches_; ++branch)
       plan_.trained->record_output(context_, {layer, branch}, rows(mlp_in, {branch, branch + 1}),

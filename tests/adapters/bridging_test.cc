@@ -116,7 +116,7 @@ class NaiveSchedule {
         whole_(counts_of(batch)),
         workspace_(fixture.context().device()),
         arena_(fixture.context().device()),
-        head_(fixture.context().device(), 1 << 20),
+        head_(1 << 20),
         adapter_mlps_(fixture.layers(), MlpSource::kBase),
         target_mlps_(fixture.layers(), MlpSource::kTarget) {
     arena_.reserve(64 << 20);
@@ -143,7 +143,7 @@ class NaiveSchedule {
     backwards(rest, {}, kl(rest.output(), weights_.kl_bridge));
   }
   void add_residual_error() {
-    ResidualNmse nmse(fixture_.context().device(), layers() + 1, weights_.nmse_over_states);
+    ResidualNmse nmse(layers() + 1, weights_.nmse_over_states);
     nmse.begin(fixture_.context(), batch_);
     auto target = plan_segment(nullptr, 0, layers());
     start(*target, Tensor());

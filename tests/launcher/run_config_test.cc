@@ -101,7 +101,7 @@ TEST(Yaml, BadValuesNameKeyExpectedAndFound) {
   EXPECT_ERROR(read("optim: {learning_rate: -1e-3}"), ConfigError,
                "f.yaml:1: optim.learning_rate: expected a float32 number above 0, found \"-1e-3\"");
   EXPECT_ERROR(read("train: {objective: bridgin}"), ConfigError,
-               "f.yaml:1: train.objective: expected one of local, bridging, found \"bridgin\""));
+               "f.yaml:1: train.objective: expected one of local, bridging, found \"bridgin\"");
   EXPECT_ERROR(read("cache: {rows: \"bf16\\nfp32\"}"), ConfigError,
                "f.yaml:1: cache.rows: expected one of bf16, fp32, int8, found \"bf16\\nfp32\"");
 }

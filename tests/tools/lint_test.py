@@ -52,7 +52,7 @@ class Lint(unittest.TestCase):
 
     def test_forbidden_everywhere(self):
         for text in ["#pragma omp parallel for reduction(+ : x)", "std::reduce(std::execution::par, a, b);",
-                     "thread_local int x;", "std::exit(1);", "exit(1);", "int x;  /* TODO */", "auto* p = new int;"]:
+                     "thread_local int x;", "std::exit(1);", "exit(1);", "int x;  /* TODO */", "// TODO: more", "int y;  /// FIXME", "auto* p = new int;"]:
             self.assertIn("kernels/x.cc:1: ", lint({"kernels/x.cc": text + "\n"}), text)
         self.assertIn("-ffast-math", lint({"CMakeLists.txt": "add_compile_options(-ffast-math)\n"}))
 
