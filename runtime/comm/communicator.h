@@ -55,8 +55,8 @@ class Communicator {
   /// The text of rank `root`; the other ranks' `text` is not looked at.
   virtual std::string broadcast_text(std::string_view text, int root, std::string_view what) = 0;
 
-  /// Sends float32 values of host memory to rank `to`, and returns when their memory may change. What goes from one rank to another
-  /// arrives in order, apart from everything else that the group does.
+  /// Sends float32 values of host memory to rank `to`, and returns when their memory may change. What goes from one
+  /// rank to another arrives in order, apart from everything else that the group does.
   virtual void send(const Tensor& values, int to, std::string_view what) = 0;
   /// Waits for as many values of rank `from`.
   virtual void receive(const Tensor& values, int from, std::string_view what) = 0;

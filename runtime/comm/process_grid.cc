@@ -11,16 +11,20 @@
 namespace tadapt {
 namespace {
 
+constexpr int kMostBranches = 2;
+
 bool usable_group(std::int64_t data_parallel, std::int64_t leaves) {
   return data_parallel >= 1 && std::has_single_bit(static_cast<std::uint64_t>(data_parallel)) &&
          leaves % data_parallel == 0;
 }
 
 bool is_valid(const GridRequest& request, GridShape shape) {
-  return shape.blocks * shape.data_parallel == request.ranks && shape.blocks >= 1 && shape.blocks <= request.layers &&
+  return shape.ranks() == request.ranks && shape.blocks >= 1 && shape.blocks <= request.layers &&
          usable_group(shape.data_parallel, request.leaves) &&
          (request.layer_blocks == 0 || request.layer_blocks == shape.blocks) &&
-         (request.data_parallel == 0 || request.data_parallel == shape.data_parallel);
+         (request.data_parallel == 0 || request.data_parallel == shape.data_parallel) &&
+         (request.branch_parallel == 0 || request.branch_parallel == shape.branch_parallel) &&
+         (shape.branch_parallel == 1 || shape.data_parallel == request.leaves);
 }
 
 bool has_grid(GridRequest request, int ranks) {
@@ -34,7 +38,8 @@ std::string nearest_counts(const GridRequest& request) {
   for (int ranks = request.ranks - 1; ranks >= 1 && counts.empty(); --ranks) {
     if (has_grid(request, ranks)) counts.push_back(ranks);
   }
-  const std::int64_t most = std::min<std::int64_t>(request.layers * request.leaves, 1 << 20);
+  const int branches = request.branch_parallel == 1 ? 1 : kMostBranches;
+  const std::int64_t most = std::min<std::int64_t>(request.layers * request.leaves * branches, 1 << 20);
   for (int ranks = request.ranks + 1; ranks <= most; ++ranks) {
     if (!has_grid(request, ranks)) continue;
     counts.push_back(ranks);
@@ -62,14 +67,15 @@ std::string asked_for(const GridRequest& request) {
   std::string text;
   if (request.layer_blocks != 0) text += fmt::format(", grid.layer_blocks {}", request.layer_blocks);
   if (request.data_parallel != 0) text += fmt::format(", grid.data_parallel {}", request.data_parallel);
+  if (request.branch_parallel > 1) text += fmt::format(", grid.branch_parallel {}", request.branch_parallel);
   return text;
 }
 
 }  // namespace
 
 std::string GridShape::to_string() const {
-  return fmt::format("{} layer block{} x {} data-parallel rank{}", blocks, blocks == 1 ? "" : "s", data_parallel,
-                     data_parallel == 1 ? "" : "s");
+  return fmt::format("{} layer block{} x {} data-parallel rank{}{}", blocks, blocks == 1 ? "" : "s", data_parallel,
+                     data_parallel == 1 ? "" : "s", branch_parallel == 1 ? "" : " x 2 branches");
 }
 
 int largest_block(int layers, int blocks) { return (layers + blocks - 1) / blocks; }
@@ -77,8 +83,10 @@ int largest_block(int layers, int blocks) { return (layers + blocks - 1) / block
 std::vector<GridShape> valid_grids(const GridRequest& request) {
   std::vector<GridShape> shapes;
   for (int group = std::bit_floor(static_cast<unsigned>(std::max(request.ranks, 1))); group >= 1; group /= 2) {
-    const GridShape shape{request.ranks / group, group};
-    if (is_valid(request, shape)) shapes.push_back(shape);
+    for (const int branches : {1, kMostBranches}) {
+      const GridShape shape{request.ranks / (group * branches), group, branches};
+      if (is_valid(request, shape)) shapes.push_back(shape);
+    }
   }
   return shapes;
 }
@@ -87,17 +95,21 @@ GridShape choose_grid(const GridRequest& request, const std::function<double(Gri
   check_explicit(request);
   const auto shapes = valid_grids(request);
   if (shapes.empty()) {
+    const bool with_branches = request.branch_parallel != 1;
     throw ConfigError(
-        "{} ranks do not make a grid: ranks = layer blocks x data-parallel, at most {} layer blocks, data-parallel a "
-        "power of two that divides train.reduction_leaves ({}){}; {}",
-        request.ranks, request.layers, request.leaves, asked_for(request), nearest_counts(request));
+        "{} ranks do not make a grid: ranks = layer blocks x data-parallel{}, at most {} layer blocks, data-parallel a "
+        "power of two that divides train.reduction_leaves ({}){}{}; {}",
+        request.ranks, with_branches ? " x branches" : "", request.layers, request.leaves,
+        with_branches ? ", 2 branches only where data-parallel is as many" : "", asked_for(request),
+        nearest_counts(request));
   }
   return *std::min_element(shapes.begin(), shapes.end(),
                            [&](GridShape left, GridShape right) { return step_seconds(left) < step_seconds(right); });
 }
 
 ProcessGrid::ProcessGrid(GridShape shape, std::vector<int> layers) : shape_(shape), layers_(std::move(layers)) {
-  require_shape(shape_.blocks >= 1 && shape_.data_parallel >= 1 && shape_.blocks <= static_cast<int>(layers_.size()),
+  require_shape(shape_.blocks >= 1 && shape_.data_parallel >= 1 && shape_.branch_parallel >= 1 &&
+                    shape_.blocks <= static_cast<int>(layers_.size()),
                 "a grid of {} for {} layers", shape_.to_string(), layers_.size());
   require_shape(std::is_sorted(layers_.begin(), layers_.end()), "a grid's layers are not in ascending order");
 }

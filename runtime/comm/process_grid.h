@@ -8,21 +8,28 @@
 
 namespace tadapt {
 
-/// P = blocks · data_parallel ranks.
+/// P = blocks · data_parallel · branch_parallel ranks.
 struct GridShape {
   int blocks = 1;         ///< B: the layers are cut into this many contiguous parts
-  int data_parallel = 1;  ///< G: ranks that hold the same layers and share each batch
+  int data_parallel = 1;  ///< G: parts into which each batch is shared out
+  /// 2: a part has two ranks, one of which runs the target and what leaves it, the other the adapter model and what
+  /// leaves that.
+  int branch_parallel = 1;
+  int ranks() const { return blocks * data_parallel * branch_parallel; }
+  int group_size() const { return data_parallel * branch_parallel; }  ///< ranks that hold the same layers
   friend bool operator==(const GridShape&, const GridShape&) = default;
-  std::string to_string() const;  ///< "3 layer blocks x 8 data-parallel ranks"
+  std::string to_string() const;  ///< "3 layer blocks x 8 data-parallel ranks", " x 2 branches" where there are
 };
 
-/// What a grid must satisfy: B · G = ranks, B <= layers, G a power of two that divides leaves.
+/// What a grid must satisfy: B · G · branches = ranks, B <= layers, G a power of two that divides leaves; two ranks for
+/// the branches only where each part of a batch is one leaf, so that every leaf's gradient is the pair's sum.
 struct GridRequest {
   int ranks = 1;
   int layers = 1;           ///< how many layers are trained (any subset of the model's)
   std::int64_t leaves = 8;  ///< train.reduction_leaves
   int layer_blocks = 0;     ///< asked for; 0: auto
   int data_parallel = 0;    ///< asked for; 0: auto
+  int branch_parallel = 1;  ///< asked for; 0: auto
 };
 
 /// Layers in the largest block.
@@ -35,21 +42,26 @@ std::vector<GridShape> valid_grids(const GridRequest& request);
 /// names the reason and the nearest usable rank counts.
 GridShape choose_grid(const GridRequest& request, const std::function<double(GridShape)>& step_seconds);
 
-/// One grid over chosen layers. Rank r is member r % G of block r / G, so a group's ranks are neighbours.
+/// One grid over chosen layers. A group are the ranks of one block, which are neighbours; within it those that share a
+/// part of the batch are.
 class ProcessGrid {
  public:
   /// `layers`: the trained layers of the model in ascending order.
   ProcessGrid(GridShape shape, std::vector<int> layers);
 
-  int ranks() const { return shape_.blocks * shape_.data_parallel; }
+  int ranks() const { return shape_.ranks(); }
   int blocks() const { return shape_.blocks; }
   int data_parallel() const { return shape_.data_parallel; }
+  int branch_parallel() const { return shape_.branch_parallel; }
+  int group_size() const { return shape_.group_size(); }
   GridShape shape() const { return shape_; }
   const std::vector<int>& layers() const { return layers_; }
 
-  int block_of(int rank) const { return rank / shape_.data_parallel; }
-  int index_of(int rank) const { return rank % shape_.data_parallel; }  ///< place in its data-parallel group
-  int rank_of(int block, int index) const { return block * shape_.data_parallel + index; }
+  int block_of(int rank) const { return rank / group_size(); }
+  int index_of(int rank) const { return rank % group_size(); }                       ///< place in its group
+  int part_of(int rank) const { return index_of(rank) / shape_.branch_parallel; }    ///< of the batch
+  int branch_of(int rank) const { return index_of(rank) % shape_.branch_parallel; }  ///< place in its pair
+  int rank_of(int block, int index) const { return block * group_size() + index; }
   /// Contiguous part of the layers list; sizes differ by at most one, larger blocks first.
   std::vector<int> layers_of_block(int block) const;
   int block_of_layer(int layer) const;

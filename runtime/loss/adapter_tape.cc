@@ -49,7 +49,8 @@ void AdapterTape::begin(Leaf leaf) {
 
 FeatureRecord& AdapterTape::record(std::size_t index, int branch) {
   if (limits_.memory == FeatureMemory::kRecomputed) return records_.front();
-  return records_.at(index * static_cast<std::size_t>(limits_.branches) + static_cast<std::size_t>(branch));
+  return records_.at(index * static_cast<std::size_t>(limits_.branches) +
+                     static_cast<std::size_t>(branch - limits_.first_branch));
 }
 
 /// Fills output_ and the record.
@@ -88,7 +89,15 @@ void AdapterTape::backward(Context& context, BranchPlace place, const Tensor& ml
   if (!main) clear(context, room.rows(one.group->trainable_elements, one.group->exchange_elements));
   if (!first) add_to(context, room, slot);
   begun_[index] = true;
-  if (main) leaf_.filled(index);
+  if (place.branch == limits_.first_branch) leaf_.filled(index);
+}
+
+void AdapterTape::finish(Context& context) {
+  for (std::size_t index = adapters_.size(); index-- > 0;) {
+    if (begun_[index]) continue;
+    clear(context, leaf_.slot(index));
+    leaf_.filled(index);
+  }
 }
 
 }  // namespace tadapt

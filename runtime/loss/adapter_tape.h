@@ -23,12 +23,14 @@ enum class FeatureMemory : std::uint8_t { kKept, kRecomputed };
 
 /// Branch 0 is the adapter model itself: its activations are what the sparsity term and the statistics count. Other
 /// branches run the same adapters at other inputs. An adapter's gradient is that of the branches' cotangents together:
-/// those of the others added first, the last branch's before the one before it, then branch 0's.
+/// those of the others added first, the last branch's before the one before it, then branch 0's. Where another rank
+/// runs some of the branches, its gradient and this one's are to be added.
 class AdapterTape : public TrainedBranch {
  public:
   struct Limits {
     std::int64_t tokens = 0;  ///< of one branch
     int branches = 1;
+    int first_branch = 0;  ///< of those that run here; it runs wherever another one does
     FeatureMemory memory = FeatureMemory::kKept;
   };
   AdapterTape(Device device, std::vector<TapedAdapter> adapters, const Limits& limits);
@@ -37,11 +39,13 @@ class AdapterTape : public TrainedBranch {
   struct Leaf {
     float sparsity = 0.0f;                          ///< factor of Σ_t Σ_i a_ti ‖W_dec,i‖₂, of every adapter
     std::function<Tensor(std::size_t index)> slot;  ///< laid out as the adapter's group; overwritten
-    std::function<void(std::size_t index)> filled;  ///< the slot is; each adapter that ran backwards, once
-    Tensor weighted_activations;                    ///< [adapters] float64: Σ_t Σ_i a_ti ‖W_dec,i‖₂ of branch 0
+    std::function<void(std::size_t index)> filled;  ///< the slot is; each adapter, once, the last layer's first
+    Tensor weighted_activations;  ///< [adapters] float64: Σ_t Σ_i a_ti ‖W_dec,i‖₂ of branch 0, 0 without it
   };
   /// Forgets the leaf before.
   void begin(Leaf leaf);
+  /// All branches are back: slots of adapters that did not run become 0.
+  void finish(Context& context);
 
   std::int64_t size() const { return static_cast<std::int64_t>(adapters_.size()); }
   bool has(int layer) const override { return places_.contains(layer); }

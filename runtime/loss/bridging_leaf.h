@@ -1,4 +1,5 @@
-// BridgingLeaf: one leaf's way through the bridging objective, phase by phase, over the layers of this rank.
+// BridgingLeaf: one leaf's way through the bridging objective, phase by phase, over the layers and branches of this
+// rank.
 #pragma once
 
 #include <functional>
@@ -35,8 +36,8 @@ struct BridgingMachine {
   Context& context;
   const BridgingModels& models;
   const BridgingWeights& weights;
-  LayerSpan layers;
-  StageLink* link;  ///< null: this rank runs all layers
+  BridgingPart part;
+  StageLink* link;  ///< null: this rank runs everything
   Recording recording;
   Workspace& workspace;
   HeadLosses& head;
@@ -54,7 +55,9 @@ struct LeafMemory {
   Buffer weighted_activations;
 };
 
-/// Phases in their order; ranks of neighbouring layers go through the same ones, and leaf after leaf in each.
+/// Phases in their order; all ranks of a leaf go through the same ones, and leaf after leaf in each. The rank of the
+/// target's branches hands its states to that of the adapter model's, which needs them once a2r has reached its loss:
+/// until then the two have run as many layers.
 class BridgingLeaf {
  public:
   BridgingLeaf(const BridgingMachine& machine, LeafMemory& memory, const BridgingWork& work);
@@ -76,13 +79,12 @@ class BridgingLeaf {
   BridgingValue value();
 
   /// The adapter model's divergence alone, behind forward_rest() of a leaf without gradients.
-  double adapter_divergence() const { return adapter_kl_.empty() ? 0.0 : adapter_kl_.front(); }
+  double adapter_divergence() const { return adapter_kl_; }
   /// State `layer` of the target, one that this rank's layers pass through.
-  const Tensor& target_state(int layer) const { return target_states_[at(layer - machine_.layers.begin)]; }
-  int branches() const { return 1 + static_cast<int>(schedule_.r2a.size()); }
+  const Tensor& target_state(int layer) const { return target_states_[at(layer - layers().begin)]; }
 
   /// Bytes of the arena for such leaves.
-  static std::int64_t bytes(const DecoderConfig& config, const BridgingMemory& memory, LayerSpan layers);
+  static std::int64_t bytes(const DecoderConfig& config, const BridgingMemory& memory, const BridgingPart& part);
 
  private:
   using Segments = std::vector<std::unique_ptr<RecordedSegment>>;
@@ -96,12 +98,17 @@ class BridgingLeaf {
   };
 
   static std::size_t at(int index) { return static_cast<std::size_t>(index); }
-  bool first_stage() const { return machine_.layers.begin == 0; }
-  bool last_stage() const { return machine_.layers.end == schedule_.borders.back(); }
+  LayerSpan layers() const { return machine_.part.layers; }
+  bool first_stage() const { return layers().begin == 0; }
+  bool last_stage() const { return layers().end == schedule_.borders.back(); }
   int last_interval() const { return schedule_.intervals() - 1; }
   int border(int interval) const { return schedule_.borders[at(interval)]; }
   int interval_before(int layer) const;
   bool begins_interval(const Piece& piece) const { return piece.begin == border(piece.interval); }
+  /// Branches of this rank in an interval: the adapter model first, then r2a; a2r.
+  int first_r2a() const { return machine_.part.runs_adapter() ? 1 : 0; }
+  int adapter_branches(int interval) const;
+  int a2r_branches(int interval) const { return machine_.part.runs_adapter() ? schedule_.a2r_branches(interval) : 0; }
   Tensor branch(const Tensor& tensor, int index) const { return tensor.rows(index * tokens_, (index + 1) * tokens_); }
   Tensor branches(const Tensor& tensor, int count) const { return tensor.rows(0, count * tokens_); }
   Tensor take(int branches);
@@ -111,12 +118,14 @@ class BridgingLeaf {
   void receive(const Tensor& values, Neighbour from);
 
   void run_target();
+  void share_target();
   void receive_adapter_states();
   void run_adapters(const Piece& piece, const RecordedSegment::OnState& on_state);
   void run_a2r(const Piece& piece);
   HeadBranch head(const Decoder& decoder, const Tensor& residual, const Tensor& towards, HeadWeights weights);
   Tensor row_weights(double weight);
-  void head_losses(std::span<const HeadBranch> heads, std::vector<double>& sums);
+  /// Each branch's Σ over tokens of its divergence.
+  std::vector<double> head_losses(std::span<const HeadBranch> heads);
   void adapter_losses();
   void upload(const Tensor& host, const Tensor& there);
   double total(const Tensor& rows);
@@ -136,8 +145,9 @@ class BridgingLeaf {
   Tensor a2r_cotangent_;                ///< of all a2r
   Tensor weighted_activations_;
   Segments adapter_segments_, a2r_segments_;
-  std::vector<double> a2r_kl_, adapter_kl_;
-  double label_ = 0.0;
+  std::vector<double> a2r_kl_, r2a_kl_;
+  double adapter_kl_ = 0.0, adapter_kl_by_target_head_ = 0.0, label_ = 0.0;
+  bool target_shared_ = false;
 };
 
 }  // namespace tadapt

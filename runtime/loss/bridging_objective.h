@@ -51,6 +51,18 @@ struct BridgingModels {
   Backbone backbone() const { return trunk == nullptr ? Backbone::kTarget : Backbone::kBase; }
 };
 
+/// Of the branches of a step, those that a rank runs: the target's own pass and r2a, which leaves it; the adapter
+/// model's and a2r, which leaves that; or all.
+enum class BranchSide : std::uint8_t { kBoth, kTarget, kAdapter };
+
+/// Of a step, what a rank runs.
+struct BridgingPart {
+  LayerSpan layers;
+  BranchSide side = BranchSide::kBoth;
+  bool runs_target() const { return side != BranchSide::kAdapter; }
+  bool runs_adapter() const { return side != BranchSide::kTarget; }
+};
+
 /// How a pass uses memory.
 struct BridgingMemory {
   std::int64_t leaf_tokens = 0;  ///< the most a leaf has

@@ -7,22 +7,17 @@ namespace {
 
 /// Of passes that look at the adapter model alone.
 constexpr BridgingWeights kDivergenceOnly{.kl_adapter = 1.0, .kl_bridge = 0.0, .residual_nmse = 0.0};
-const std::vector<int> kNoBridge{0};  // r2a at 0 is the adapter model
 
 BridgingWork forwards_only(const TokenBatch& batch, AdapterTape& adapters) {
-  return {.batch = batch,
-          .cutoffs = kNoBridge,
-          .whole = counts_of(batch),
-          .sparsity = 0.0,
-          .adapters = adapters,
-          .gradients = {}};
+  return {
+      .batch = batch, .cutoffs = {}, .whole = counts_of(batch), .sparsity = 0.0, .adapters = adapters, .gradients = {}};
 }
 
 }  // namespace
 
 BridgingPass::BridgingPass(Context& context, const BridgingModels& models, const BridgingWeights& weights,
                            const BridgingMemory& memory)
-    : BridgingPass(context, models, weights, memory, {.layers = {0, models.pair.config().layers}}) {}
+    : BridgingPass(context, models, weights, memory, {.part = {.layers = {0, models.pair.config().layers}}}) {}
 
 BridgingPass::BridgingPass(Context& context, const BridgingModels& models, const BridgingWeights& weights,
                            const BridgingMemory& memory, const BridgingStage& stage)
@@ -37,12 +32,12 @@ BridgingPass::BridgingPass(Context& context, const BridgingModels& models, const
   for (int leaf = 0; leaf < stage.leaves; ++leaf) {
     leaves_.push_back(
         std::make_unique<LeafMemory>(context.device(), models.pair.config().layers + 1, weights.nmse_over_states));
-    leaves_.back()->arena.reserve(bytes(models.pair.config(), memory, stage.layers));
+    leaves_.back()->arena.reserve(bytes(models.pair.config(), memory, stage.part));
   }
 }
 
-std::int64_t BridgingPass::bytes(const DecoderConfig& config, const BridgingMemory& memory, LayerSpan layers) {
-  return BridgingLeaf::bytes(config, memory, layers);
+std::int64_t BridgingPass::bytes(const DecoderConfig& config, const BridgingMemory& memory, const BridgingPart& part) {
+  return BridgingLeaf::bytes(config, memory, part);
 }
 
 /// Layers without an adapter run the target's own MLP in the adapter model.
@@ -58,7 +53,7 @@ std::unique_ptr<BridgingLeaf> BridgingPass::begin(std::size_t place, const Bridg
   return std::make_unique<BridgingLeaf>(BridgingMachine{.context = context_,
                                                         .models = models_,
                                                         .weights = weights,
-                                                        .layers = stage_.layers,
+                                                        .part = stage_.part,
                                                         .link = stage_.link,
                                                         .recording = memory_.recording,
                                                         .workspace = workspace_,
@@ -102,7 +97,7 @@ std::string BridgingPass::first_non_finite(const TokenBatch& batch, AdapterTape&
                        : fmt::format("layer {}: {} residual state", state - 1, whose);
   };
   leaf->forward();
-  for (int state = stage_.layers.begin; state <= stage_.layers.end; ++state)
+  for (int state = stage_.part.layers.begin; stage_.part.runs_target() && state <= stage_.part.layers.end; ++state)
     look(state, leaf->target_state(state), "the target's");
   leaf->forward_rest([&](int state, const Tensor& values) { look(state, values, "the adapter model's"); });
   return found;

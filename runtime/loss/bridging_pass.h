@@ -10,10 +10,10 @@
 
 namespace tadapt {
 
-/// Which layers a rank runs, and how it hears from its neighbours.
+/// Which layers and branches a rank runs, and how it hears from its neighbours.
 struct BridgingStage {
-  LayerSpan layers;
-  StageLink* link = nullptr;  ///< null: all layers
+  BridgingPart part;
+  StageLink* link = nullptr;  ///< null: there are no others
   int leaves = 1;             ///< that are under way at a time, each with memory of its own
 };
 
@@ -21,6 +21,8 @@ struct BridgingStage {
 /// backward comes before the adapter model goes past the last cutoff, so that its records' memory serves again, and
 /// what it says of the state at the cutoff enters the one backward of adapter model and r2a, which run side by side.
 /// Ranks of neighbouring layers hand each other states and cotangents; with several leaves under way each works on one.
+/// Of two ranks with the same layers one runs the target and r2a, the other the adapter model and a2r; the sum of their
+/// gradients is the leaf's.
 class BridgingPass {
  public:
   /// Everything outlives the pass. All layers on this rank.
@@ -45,10 +47,11 @@ class BridgingPass {
 
   std::int64_t most_tokens() const { return memory_.leaf_tokens; }
   int leaves_under_way() const { return stage_.leaves; }
+  const BridgingPart& part() const { return stage_.part; }
   /// Layers of branches run since construction.
   std::int64_t layer_passes() const { return layer_passes_; }
   /// Bytes of a leaf's memory for models of such a target.
-  static std::int64_t bytes(const DecoderConfig& config, const BridgingMemory& memory, LayerSpan layers);
+  static std::int64_t bytes(const DecoderConfig& config, const BridgingMemory& memory, const BridgingPart& part);
 
  private:
   std::unique_ptr<BridgingLeaf> begin(std::size_t place, const BridgingWork& work, const BridgingWeights& weights);

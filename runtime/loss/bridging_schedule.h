@@ -31,9 +31,9 @@ struct BridgingSchedule {
   double a2r_by_head = 0.0;                           ///< share of a2r_L on the base's backbone
 
   int intervals() const { return static_cast<int>(borders.size()) - 1; }
-  /// Branches of the interval that begins at borders[i]: adapter model and r2a; a2r.
-  int adapter_branches(int interval) const { return 1 + begun(r2a, interval); }
-  int target_branches(int interval) const { return begun(a2r, interval); }
+  /// Branches of the interval that begins at borders[i].
+  int r2a_branches(int interval) const { return begun(r2a, interval); }
+  int a2r_branches(int interval) const { return begun(a2r, interval); }
 
  private:
   int begun(const std::vector<Bridge>& bridges, int interval) const;

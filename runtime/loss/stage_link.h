@@ -1,4 +1,4 @@
-// StageLink: how a rank that runs some of the layers hears from those that run the layers before and behind.
+// StageLink: how a rank that runs a part of the layers or branches hears from those that run the rest.
 #pragma once
 
 #include "kernels/core/context.h"
@@ -6,8 +6,8 @@
 
 namespace tadapt {
 
-/// The rank of the layers before this rank's, or of those behind.
-enum class Neighbour : std::uint8_t { kBefore, kBehind };
+/// The rank of the layers before this rank's, that of those behind, or that of the other branches of the same layers.
+enum class Neighbour : std::uint8_t { kBefore, kBehind, kOtherSide };
 
 class StageLink {
  public:

@@ -68,7 +68,8 @@ TrunkWeights load_trunk(Context& context, const WeightSource& source, const Deco
   const Loader load(context, source, compute);
   const TensorNames& names = config.architecture->names;
   TrunkWeights trunk;
-  if (compute.layers.contains(0)) trunk.embeddings = load.table(std::string(names.embeddings), {config.vocabulary, config.width});
+  if (compute.layers.contains(0))
+    trunk.embeddings = load.table(std::string(names.embeddings), {config.vocabulary, config.width});
   for (int layer = 0; layer < config.layers; ++layer) {
     if (!compute.layers.contains(layer)) {
       trunk.layers.emplace_back();

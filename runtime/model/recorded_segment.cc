@@ -83,7 +83,7 @@ void RecordedSegment::forward_layer(int layer) {
                     {layer, plan_.mlps[static_cast<std::size_t>(layer)], mlp_in, record.mlp}, after);
   if (trains(layer)) {
     for (int branch = 0; branch < branches_; ++branch)
-      plan_.trained->record_output(context_, {layer, branch}, rows(mlp_in, {branch, branch + 1}),
+      plan_.trained->record_output(context_, {layer, plan_.first_branch + branch}, rows(mlp_in, {branch, branch + 1}),
                                    rows(after, {branch, branch + 1}));
   }
   add_to(context_, record.middle, after);
@@ -124,8 +124,8 @@ void RecordedSegment::backward_layer(int layer, const Backward& work, int wanted
     for (int branch = work.branches.last - 1; branch >= work.branches.first; --branch) {
       const int place = branch - work.branches.first;
       const Branches one{place, place + 1};
-      plan_.trained->backward(context_, {layer, branch}, rows(mlp_in, one), rows(work.cotangent, one),
-                              place < wanted ? rows(mlp_in_cotangent, one) : Tensor());
+      plan_.trained->backward(context_, {layer, plan_.first_branch + branch}, rows(mlp_in, one),
+                              rows(work.cotangent, one), place < wanted ? rows(mlp_in_cotangent, one) : Tensor());
     }
   }
   if (wanted == 0) return;

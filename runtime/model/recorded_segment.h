@@ -28,6 +28,7 @@ struct SegmentPlan {
   const Decoder& decoder;
   const std::vector<MlpSource>& mlps;  ///< by layer of the model
   TrainedBranch* trained;              ///< null: none
+  int first_branch = 0;                ///< what the trained one calls the segment's first branch
   int begin = 0;
   int end = 0;
   Recording recording = Recording::kAll;

@@ -60,6 +60,9 @@ void require_objective_options(const RunOptions& options) {
     if (cutoff_count(loss) > 64) throw ConfigError("loss.fixed_cutoffs: {} cutoffs, at most 64", cutoff_count(loss));
     return;
   }
+  if (options.grid.branch_parallel > 1)
+    throw ConfigError("grid.branch_parallel: {}: the objective {} has no branches that two ranks could share",
+                      options.grid.branch_parallel, options.train.objective);
   const std::pair<const char*, bool> bridging_only[] = {{"loss.kl_adapter", loss.kl_adapter.has_value()},
                                                         {"loss.kl_bridge", loss.kl_bridge.has_value()},
                                                         {"loss.residual_nmse", loss.residual_nmse.has_value()},

@@ -47,10 +47,10 @@ BridgingReport::BridgingReport(Communicator& world, const ProcessGrid& grid, int
   };
   const auto joined_of_block = [&](int block, std::size_t which) {
     std::vector<double> ranks;
-    for (int index = 0; index < grid.data_parallel(); ++index) ranks.push_back(field(block, index, which));
+    for (int index = 0; index < grid.group_size(); ++index) ranks.push_back(field(block, index, which));
     return join_leaves(ranks);
   };
-  // One block knows a term, the others add 0, which changes no bit.
+  // One block knows a term, and so does one rank of a pair, as good as always: the others add 0, which changes no bit.
   const auto joined = [&](std::size_t which) {
     double sum = 0.0;
     for (int block = 0; block < grid.blocks(); ++block) sum += joined_of_block(block, which);
@@ -67,14 +67,15 @@ BridgingReport::BridgingReport(Communicator& world, const ProcessGrid& grid, int
   for (int state = 0; state < states; ++state)
     sums_.residual_nmse.push_back(joined(kFields + static_cast<std::size_t>(state)));
   for (int block = 0; block < grid.blocks(); ++block) {
-    sums_.layer_passes += field(block, 0, kLayerPasses);
+    for (int index = 0; index < grid.branch_parallel(); ++index)
+      sums_.layer_passes += field(block, index, kLayerPasses);
     for (std::size_t place = 0; place < grid.layers_of_block(block).size(); ++place) {
       const std::size_t at = of_trainees + place * kTraineeFields;
       TraineeReport one{.weighted_activations = joined_of_block(block, at + kWeightedActivations),
                         .active_pairs = field(block, 0, at + kActivePairs),
                         .gradient_norm = field(block, 0, at + kGradientNorm),
                         .dead_share = field(block, 0, at + kDeadShare)};
-      for (int index = 0; index < grid.data_parallel(); ++index) {
+      for (int index = 0; index < grid.group_size(); ++index) {
         const int bad = static_cast<int>(field(block, index, at + kBadTensor));
         if (bad >= 0 && (one.bad_tensor < 0 || bad < one.bad_tensor)) one.bad_tensor = bad;
       }

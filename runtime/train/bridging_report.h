@@ -10,7 +10,7 @@
 
 namespace tadapt {
 
-/// Sums over this rank's leaves, as the reduction tree joins them. Those of terms that another layer block knows are 0.
+/// Sums over this rank's leaves, as the reduction tree joins them. Those of terms that another rank knows are 0.
 struct BridgingSums {
   double kl_adapter = 0.0, kl_a2r = 0.0, kl_r2a = 0.0, label = 0.0;  ///< over tokens
   std::vector<double> residual_nmse;                                 ///< by residual state, over sequences

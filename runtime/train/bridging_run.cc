@@ -9,10 +9,10 @@
 #include "runtime/adapter/break_even.h"
 #include "runtime/comm/device_group.h"
 #include "runtime/train/agreement.h"
-#include "runtime/train/block_link.h"
 #include "runtime/train/bridging_options.h"
 #include "runtime/train/bridging_step.h"
 #include "runtime/train/device_choice.h"
+#include "runtime/train/grid_link.h"
 #include "runtime/train/prepare_cache.h"
 #include "runtime/train/run_state.h"
 
@@ -87,48 +87,74 @@ BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const
   return shape;
 }
 
+namespace {
+
+/// A step's time in that of a leaf on one rank. Leaves go through the blocks one behind the other. Of two ranks that
+/// share the branches the adapter model's has 2L + Σ_k 2(L − k) of 3L + Σ_k 4(L − k) layer passes; L/2 is the mean k.
+double relative_step_time(GridShape grid, std::int64_t leaves, int cutoffs) {
+  const double slower_side = grid.branch_parallel > 1 ? (2.0 + cutoffs) / (3.0 + 2.0 * cutoffs) : 1.0;
+  const auto own = static_cast<double>(leaves / grid.data_parallel);
+  return (own + grid.blocks - 1) / grid.blocks * slower_side;
+}
+
+}  // namespace
+
 ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks) {
-  const GridShape chosen = choose_grid({.ranks = ranks,
-                                        .layers = static_cast<int>(shape.layers.size()),
-                                        .leaves = shape.leaves,
-                                        .layer_blocks = options.grid.layer_blocks,
-                                        .data_parallel = options.grid.data_parallel},
-                                       // Ranks that share a batch do not wait for each other as blocks of layers do.
-                                       [](GridShape one) { return static_cast<double>(one.blocks); });
+  const GridShape chosen =
+      choose_grid({.ranks = ranks,
+                   .layers = static_cast<int>(shape.layers.size()),
+                   .leaves = shape.leaves,
+                   .layer_blocks = options.grid.layer_blocks,
+                   .data_parallel = options.grid.data_parallel,
+                   .branch_parallel = options.grid.branch_parallel},
+                  [&](GridShape one) { return relative_step_time(one, shape.leaves, cutoff_count(options.loss)); });
   return ProcessGrid(chosen, shape.layers);
 }
 
-MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
+namespace {
+
+MemoryEstimate memory_of_rank(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid,
+                              int rank) {
   const AdapterShape adapter{shape.target.width, options.adapter.features};
-  const auto layers = static_cast<std::int64_t>(grid.layers_of_block(0).size());
-  const std::int64_t leaves = grid.blocks() > 1 ? shape.leaves / grid.data_parallel() : 1;  // under way at a time
+  const BridgingPart part = part_of_rank(grid, rank, shape.target.layers);
+  const auto trained = static_cast<std::int64_t>(grid.layers_of_block(grid.block_of(rank)).size());
+  const std::int64_t own_leaves = shape.leaves / grid.data_parallel();
   MemoryEstimate estimate =
       estimate_memory({.width = shape.target.width,
                        .features = options.adapter.features,
-                       .layers_in_block = static_cast<int>(layers),
+                       .layers_in_block = static_cast<int>(trained),
                        .data_parallel = grid.data_parallel(),
-                       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
+                       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.group_size() : 1,
                        .leaves = shape.leaves,
                        .compute = options.train.compute});
-  DecoderConfig of_block = shape.target;
-  of_block.layers = (shape.target.layers + grid.blocks() - 1) / grid.blocks();
-  estimate.frozen_weights = static_cast<std::int64_t>(pair_memory_bytes(of_block, options.model.compute));
-  estimate.leaf_buffers = layers * leaf_joiner_bytes(transcoder_parameters(adapter.model_width, adapter.features),
-                                                     shape.leaves / grid.data_parallel());
+  DecoderConfig of_rank = shape.target;
+  of_rank.layers = part.layers.count();
+  estimate.frozen_weights = static_cast<std::int64_t>(pair_memory_bytes(of_rank, options.model.compute));
+  estimate.leaf_buffers =
+      trained * leaf_joiner_bytes(transcoder_parameters(adapter.model_width, adapter.features), own_leaves);
   const BridgingMemory memory{.leaf_tokens = shape.leaf_tokens,
                               .cutoffs = cutoff_count(options.loss),
                               .recording = recording_of(options.train.recompute),
                               .logits_budget_bytes = options.train.logits_bytes};
   const std::int64_t logits =
       2 * (shape.target.vocabulary + shape.target.width) * shape.leaf_tokens * static_cast<std::int64_t>(sizeof(float));
-  const std::int64_t tape = AdapterTape::bytes(
-      adapter, options.adapter.sparse_below.value_or(0.0), layers,
-      {.tokens = shape.leaf_tokens,
-       .branches = 1 + memory.cutoffs,
-       .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed});
-  estimate.batch = leaves * (BridgingPass::bytes(shape.target, memory, {0, of_block.layers}) + tape) +
+  const std::int64_t tape = AdapterTape::bytes(adapter, options.adapter.sparse_below.value_or(0.0), trained,
+                                               tape_limits(options, shape.leaf_tokens, part));
+  const std::int64_t under_way = grid.blocks() > 1 ? own_leaves : 1;
+  estimate.batch = under_way * (BridgingPass::bytes(shape.target, memory, part) + tape) +
                    std::min(memory.logits_budget_bytes, logits);
   return estimate;
+}
+
+}  // namespace
+
+MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
+  MemoryEstimate most = memory_of_rank(options, shape, grid, 0);
+  for (int rank = 1; rank < grid.ranks(); ++rank) {
+    const MemoryEstimate one = memory_of_rank(options, shape, grid, rank);
+    if (one.total() > most.total()) most = one;
+  }
+  return most;
 }
 
 std::string describe(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
@@ -175,11 +201,11 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
   environment.print(describe(options, shape, *grid));
   const int rank = environment.world.rank(), block = grid->block_of(rank);
   std::optional<Models> models;
-  agree(environment.world,
-        [&] { models.emplace(load_models(options, environment, stage_layers(*grid, block, shape.target.layers))); });
+  agree(environment.world, [&] {
+    models.emplace(load_models(options, environment, part_of_rank(*grid, rank, shape.target.layers).layers));
+  });
 
-  const std::unique_ptr<Communicator> chain = environment.world.split(grid->index_of(rank), block, "layer blocks");
-  BlockLink link(environment.context, *chain);
+  GridLink link(environment.context, environment.world, *grid);
   const DeviceGroup group =
       make_device_group(environment.world.split(block, rank, "data-parallel groups"), environment.context,
                         options.grid.sum_order, options.grid.timeout_seconds);
@@ -202,7 +228,7 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
   const BridgingModels frozen{models->pair, models->trunk ? &*models->trunk : nullptr};
   const std::unique_ptr<MetricsLog> log = open_metrics_log(options, environment, first_step);
   BridgingStep step({.group = *group.communicator,
-                     .link = grid->blocks() > 1 ? &link : nullptr,
+                     .link = grid->blocks() * grid->branch_parallel() > 1 ? &link : nullptr,
                      .grid = *grid,
                      .options = options,
                      .state = state,

@@ -28,17 +28,21 @@ BridgingMemory memory_of(const RunOptions& options, std::int64_t leaf_tokens) {
           .logits_budget_bytes = options.train.logits_bytes};
 }
 
-AdapterTape::Limits limits_of(const RunOptions& options, std::int64_t leaf_tokens) {
-  return {.tokens = leaf_tokens,
-          .branches = 1 + cutoff_count(options.loss),
-          .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed};
-}
-
 }  // namespace
 
-LayerSpan stage_layers(const ProcessGrid& grid, int block, int layers) {
-  return {.begin = block == 0 ? 0 : grid.layers_of_block(block).front(),
-          .end = block + 1 == grid.blocks() ? layers : grid.layers_of_block(block + 1).front()};
+BridgingPart part_of_rank(const ProcessGrid& grid, int rank, int layers) {
+  const int block = grid.block_of(rank);
+  BridgingPart part{.layers = {.begin = block == 0 ? 0 : grid.layers_of_block(block).front(),
+                               .end = block + 1 == grid.blocks() ? layers : grid.layers_of_block(block + 1).front()}};
+  if (grid.branch_parallel() > 1) part.side = grid.branch_of(rank) == 0 ? BranchSide::kTarget : BranchSide::kAdapter;
+  return part;
+}
+
+AdapterTape::Limits tape_limits(const RunOptions& options, std::int64_t leaf_tokens, const BridgingPart& part) {
+  return {.tokens = leaf_tokens,
+          .branches = (part.runs_adapter() ? 1 : 0) + (part.runs_target() ? cutoff_count(options.loss) : 0),
+          .first_branch = part.runs_adapter() ? 0 : 1,
+          .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed};
 }
 
 struct BridgingStep::Work {
@@ -58,15 +62,14 @@ BridgingStep::BridgingStep(BridgingStepParts parts, std::int64_t total_steps)
       settings_(adamw_settings(parts.options.optim)),
       weights_(bridging_weights(parts.options.loss)),
       pass_(parts.environment.context, parts.models, weights_, memory_of(parts.options, parts.leaf_tokens),
-            {.layers = stage_layers(parts.grid, parts.grid.block_of(parts.environment.world.rank()),
-                                    parts.models.pair.config().layers),
+            {.part = part_of_rank(parts.grid, parts.environment.world.rank(), parts.models.pair.config().layers),
              .link = parts.link,
-             .leaves = parts.link == nullptr ? 1 : static_cast<int>(own_leaves())}),
+             .leaves = parts.grid.blocks() == 1 ? 1 : static_cast<int>(own_leaves())}),
       joiners_(parts.state.trainees.size()),
       exchange_(parts.environment.context, parts.group, parts.state) {
   for (int leaf = 0; leaf < pass_.leaves_under_way(); ++leaf)
     tapes_.push_back(std::make_unique<AdapterTape>(parts.environment.context.device(), taped(parts.state),
-                                                   limits_of(parts.options, parts.leaf_tokens)));
+                                                   tape_limits(parts.options, parts.leaf_tokens, pass_.part())));
   for (const int layer : parts.grid.layers()) names_.push_back(trainee_name(layer));
 }
 
@@ -275,13 +278,13 @@ std::vector<TokenBatch> BridgingStep::held_out_batches() const {
   return batches;
 }
 
-/// The ranks of a block take the batches in turn.
+/// The parts of the grid take the batches in turn.
 HeldOutFigures BridgingStep::evaluate(std::int64_t steps) {
   if (parts_.held_out == nullptr) return {};
   const std::vector<TokenBatch> batches = held_out_batches();
   const ProcessGrid& grid = parts_.grid;
   const auto members = static_cast<std::size_t>(grid.data_parallel());
-  const auto place = static_cast<std::size_t>(grid.index_of(parts_.environment.world.rank()));
+  const auto place = static_cast<std::size_t>(grid.part_of(parts_.environment.world.rank()));
   std::vector<double> mine((batches.size() + members - 1) / members, 0.0);
   double labels = 0.0;
   for (std::size_t i = 0; i < batches.size(); ++i) {
@@ -292,8 +295,10 @@ HeldOutFigures BridgingStep::evaluate(std::int64_t steps) {
   if (labels == 0.0) return {};
   double kl = 0.0;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    const int rank = grid.rank_of(grid.blocks() - 1, static_cast<int>(i % members));
-    kl += all[static_cast<std::size_t>(rank) * mine.size() + i / members];
+    // The last block's rank that runs the adapter model knows it, the others say 0.
+    for (int rank = 0; rank < grid.ranks(); ++rank)
+      if (static_cast<std::size_t>(grid.part_of(rank)) == i % members)
+        kl += all[static_cast<std::size_t>(rank) * mine.size() + i / members];
   }
   if (!std::isfinite(kl))
     fail_non_finite(parts_.environment.world,

@@ -19,14 +19,17 @@
 
 namespace tadapt {
 
-/// The layers of the model that a block's ranks run: from its first trained layer (the first block's from the first) to
-/// where the next block's begin.
-LayerSpan stage_layers(const ProcessGrid& grid, int block, int layers);
+/// What a rank runs of a model of so many layers: those from its block's first trained layer (the first block's from
+/// the first) to where the next block's begin, and its half of the branches where two ranks share them.
+BridgingPart part_of_rank(const ProcessGrid& grid, int rank, int layers);
+
+/// The adapters' part in that.
+AdapterTape::Limits tape_limits(const RunOptions& options, std::int64_t leaf_tokens, const BridgingPart& part);
 
 /// One rank's part of a run. Everything is owned by others and outlives it.
 struct BridgingStepParts {
   Communicator& group;  ///< the ranks that hold the same layers
-  StageLink* link;      ///< to the ranks of neighbouring layer blocks; null: there is one block
+  StageLink* link;      ///< to the ranks of other layers and branches; null: there are none
   const ProcessGrid& grid;
   const RunOptions& options;
   TrainingState& state;
@@ -52,7 +55,7 @@ class BridgingStep : public TrainingStep {
   struct Work;  // one step
 
   std::int64_t own_leaves() const { return parts_.batches.leaves() / parts_.grid.data_parallel(); }
-  std::int64_t first_leaf() const { return parts_.grid.index_of(parts_.environment.world.rank()) * own_leaves(); }
+  std::int64_t first_leaf() const { return parts_.grid.part_of(parts_.environment.world.rank()) * own_leaves(); }
   double sparsity_at(std::int64_t step) const { return weights_.sparsity * ramp_.at(step); }
   void backward(Work& work);
   void filled(std::size_t index, std::int64_t leaf);

@@ -107,6 +107,7 @@ struct GridOptions {
   std::string device = "auto";           ///< as parse_device takes it
   int layer_blocks = 0;                  ///< 0: auto
   int data_parallel = 0;                 ///< 0: auto
+  int branch_parallel = 0;               ///< 0: auto
   int threads = 0;                       ///< per rank; 0: cores in the affinity mask / ranks sharing them
   SumOrder sum_order = SumOrder::kFast;  ///< of gradients on several GPUs; on the CPU it is always the fixed one
   int timeout_seconds = 600;             ///< bound of every wait for a peer

@@ -85,19 +85,18 @@ class BridgingFixture {
   const ParameterStore& store() const { return *store_; }
   std::size_t layers() const { return adapters_.size(); }
 
-  std::unique_ptr<AdapterTape> tape(std::int64_t tokens, int branches) {
+  LayerSpan all_layers() const { return {0, pair_.config().layers}; }
+  std::unique_ptr<AdapterTape> tape(LayerSpan span, AdapterTape::Limits limits) {
     std::vector<TapedAdapter> taped;
-    for (std::size_t layer = 0; layer < layers(); ++layer)
-      taped.push_back({.layer = static_cast<int>(layer),
-                       .adapter = adapters_[layer].get(),
-                       .masters = store_->master_views(layer),
-                       .group = &store_->group(layer)});
-    return std::make_unique<AdapterTape>(
-        device_, std::move(taped),
-        AdapterTape::Limits{
-            .tokens = tokens,
-            .branches = branches,
-            .memory = setup_.recording == Recording::kAll ? FeatureMemory::kKept : FeatureMemory::kRecomputed});
+    for (int layer = span.begin; layer < span.end; ++layer) {
+      const auto at = static_cast<std::size_t>(layer);
+      taped.push_back({.layer = layer,
+                       .adapter = adapters_[at].get(),
+                       .masters = store_->master_views(at),
+                       .group = &store_->group(at)});
+    }
+    limits.memory = setup_.recording == Recording::kAll ? FeatureMemory::kKept : FeatureMemory::kRecomputed;
+    return std::make_unique<AdapterTape>(device_, std::move(taped), limits);
   }
   /// A leaf whose gradients go to the store.
   AdapterTape::Leaf leaf() {
@@ -124,22 +123,34 @@ class BridgingFixture {
   };
   Outcome run(const TokenBatch& batch, const std::vector<int>& cutoffs, const BridgingWeights& weights,
               Backbone backbone) {
+    return run_part(batch, cutoffs, weights, backbone, {.part = {.layers = all_layers()}});
+  }
+  /// Of a leaf that other fixtures run the rest of.
+  Outcome run_part(const TokenBatch& batch, const std::vector<int>& cutoffs, const BridgingWeights& weights,
+                   Backbone backbone, const BridgingStage& stage) {
     const BridgingModels models{pair_, backbone == Backbone::kBase ? &base_ : nullptr};
     BridgingPass pass(context_, models, weights,
                       {.leaf_tokens = batch.tokens(),
                        .cutoffs = static_cast<int>(cutoffs.size()),
                        .recording = setup_.recording,
-                       .logits_budget_bytes = setup_.logits_budget_bytes});
-    const auto adapters = tape(batch.tokens(), 1 + static_cast<int>(cutoffs.size()));
+                       .logits_budget_bytes = setup_.logits_budget_bytes},
+                      stage);
+    const auto bridges = static_cast<int>(cutoffs.size());
+    const auto adapters = tape(
+        stage.part.layers, {.tokens = batch.tokens(),
+                            .branches = (stage.part.runs_adapter() ? 1 : 0) + (stage.part.runs_target() ? bridges : 0),
+                            .first_branch = stage.part.runs_adapter() ? 0 : 1});
     for (std::size_t layer = 0; layer < layers(); ++layer) clear(context_, store_->gradient(layer));
     filled_.clear();
+    const auto first = static_cast<std::size_t>(stage.part.layers.begin);
     Outcome outcome;
     outcome.value = pass.value_and_gradient({.batch = batch,
                                              .cutoffs = cutoffs,
                                              .whole = counts_of(batch),
                                              .sparsity = weights.sparsity,
                                              .adapters = *adapters,
-                                             .gradients = {leaf().slot, leaf().filled}});
+                                             .gradients = {[&](std::size_t i) { return leaf().slot(first + i); },
+                                                           [&](std::size_t i) { leaf().filled(first + i); }}});
     outcome.gradients = gradients();
     outcome.layer_passes = pass.layer_passes();
     return outcome;

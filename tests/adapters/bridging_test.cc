@@ -168,7 +168,7 @@ class NaiveSchedule {
  private:
   int layers() const { return static_cast<int>(fixture_.layers()); }
   AdapterTape& begin() {
-    tapes_.push_back(fixture_.tape(batch_.tokens(), 1));
+    tapes_.push_back(fixture_.tape(fixture_.all_layers(), {.tokens = batch_.tokens()}));
     weighted_ = Buffer(fixture_.context().device(), DType::kFloat64, {layers()});
     AdapterTape::Leaf leaf = fixture_.leaf();
     leaf.weighted_activations = weighted_.tensor();

@@ -18,6 +18,7 @@ INSTANTIATE_TEST_SUITE_P(, Ranks, ::testing::Values(1, 2, 3, 4, 5, 7, 8, 9));
 TEST_P(Ranks, Gather) { run_ranks(GetParam(), testing::check_gathers); }
 TEST_P(Ranks, AllToAll) { run_ranks(GetParam(), testing::check_all_to_all); }
 TEST_P(Ranks, Broadcast) { run_ranks(GetParam(), testing::check_broadcasts); }
+TEST_P(Ranks, Messages) { run_ranks(GetParam(), testing::check_messages); }
 TEST_P(Ranks, Split) { run_ranks(GetParam(), testing::check_split); }
 
 TEST_P(Ranks, NobodyLeavesABarrierBeforeAllCame) {
@@ -38,6 +39,9 @@ TEST(SelfCommunicator, IsAGroupOfOne) {
   testing::check_split(comm);
   testing::check_exact_sum(comm);
   testing::check_scatter_and_gather(comm, {0, 5, 10'000});
+  std::vector<float> value(1);
+  EXPECT_THROW(comm.send(testing::view(value), 0, "to itself"), ShapeError);
+  EXPECT_THROW(comm.receive(testing::view(value), 0, "from itself"), ShapeError);
   comm.barrier("alone");
 }
 

@@ -4,10 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -167,6 +169,39 @@ inline void check_overlapping_sums(Communicator& comm) {
   EXPECT_EQ(differing_bits(gathered, whole), 0u);
   for (auto i = static_cast<std::size_t>(part.begin); i < static_cast<std::size_t>(part.end); ++i)
     ASSERT_EQ(std::bit_cast<std::uint32_t>(scattered[i]), std::bit_cast<std::uint32_t>(whole[i]));
+}
+
+/// Messages of different sizes from every rank to every other arrive whole, in the order in which they were sent,
+/// beside a sum that is under way.
+inline void check_messages(Communicator& comm) {
+  constexpr std::size_t kCounts[] = {1, 100'000, 3, 0};
+  const bool sums = std::has_single_bit(static_cast<unsigned>(comm.size()));
+  std::vector<float> summed = wild_floats(comm.rank(), 200'000);
+  const auto sum = sums ? comm.start_sum(view(summed), "sum") : nullptr;
+  const auto message = [](int from, int to, std::size_t count) { return wild_floats(100 * from + to, count); };
+  for (int distance = 1; distance < comm.size(); ++distance) {
+    const int to = (comm.rank() + distance) % comm.size(), from = (comm.rank() + comm.size() - distance) % comm.size();
+    const auto send_all = [&] {
+      for (const std::size_t count : kCounts) {
+        std::vector<float> values = message(comm.rank(), to, count);
+        comm.send(view(values), to, "message");
+        std::ranges::fill(values, 0.0f);  // their memory may change now
+      }
+    };
+    const auto receive_all = [&] {
+      for (const std::size_t count : kCounts) {
+        std::vector<float> values(count);
+        comm.receive(view(values), from, "message");
+        EXPECT_EQ(differing_bits(values, message(from, comm.rank(), count)), 0u) << count << " from rank " << from;
+      }
+    };
+    // A send may wait for its receiver: one rank of each circle receives first.
+    const bool first = comm.rank() < std::gcd(distance, comm.size());
+    if (first) receive_all();
+    send_all();
+    if (!first) receive_all();
+  }
+  if (sum) sum->wait();
 }
 
 /// Even and odd ranks apart, in descending order of rank; both groups and their parent then work side by side.

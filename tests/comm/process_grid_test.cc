@@ -46,6 +46,18 @@ TEST(ValidGrids, AreExactlyTheFactorisationsTheRulesAllow) {
   }
 }
 
+TEST(ValidGrids, GiveTwoRanksToTheBranchesOnlyWhereEachPartIsOneLeaf) {
+  GridRequest request{.ranks = 8, .layers = 4, .leaves = 2, .branch_parallel = 0};
+  EXPECT_THAT(valid_grids(request), ElementsAre(GridShape{4, 2, 1}, GridShape{2, 2, 2}));
+  request.branch_parallel = 2;
+  EXPECT_THAT(valid_grids(request), ElementsAre(GridShape{2, 2, 2}));
+  request.ranks = 6;
+  EXPECT_THAT(valid_grids(request), ::testing::IsEmpty());
+  EXPECT_THAT(refusal(request), AllOf(HasSubstr("grid.branch_parallel 2"), HasSubstr("nearest usable: 4, 8")));
+  request.branch_parallel = 1;
+  EXPECT_THAT(valid_grids(request), ElementsAre(GridShape{3, 2, 1}));
+}
+
 TEST(ChooseGrid, TakesTheCheapestAndFewerBlocksOnATie) {
   const GridRequest request{.ranks = 8, .layers = 8, .leaves = 8};
   EXPECT_EQ(choose_grid(request, [](GridShape shape) { return std::abs(shape.blocks - 4.0); }), (GridShape{4, 2}));
@@ -111,6 +123,23 @@ TEST(ProcessGrid, MakesNeighboursOfAGroup) {
   EXPECT_THROW(grid.block_of_layer(4), ShapeError);
   EXPECT_THROW(ProcessGrid({3, 1}, {0, 1}), ShapeError);
   EXPECT_EQ((GridShape{3, 1}).to_string(), "3 layer blocks x 1 data-parallel rank");
+}
+
+TEST(ProcessGrid, MakesNeighboursOfAPair) {
+  const ProcessGrid grid({.blocks = 2, .data_parallel = 2, .branch_parallel = 2}, {0, 1, 2});
+  EXPECT_EQ(grid.ranks(), 8);
+  EXPECT_EQ(grid.group_size(), 4);
+  std::vector<int> blocks, parts, branches;
+  for (int rank = 0; rank < grid.ranks(); ++rank) {
+    blocks.push_back(grid.block_of(rank));
+    parts.push_back(grid.part_of(rank));
+    branches.push_back(grid.branch_of(rank));
+    EXPECT_EQ(grid.rank_of(grid.block_of(rank), grid.index_of(rank)), rank);
+  }
+  EXPECT_THAT(blocks, ElementsAre(0, 0, 0, 0, 1, 1, 1, 1));
+  EXPECT_THAT(parts, ElementsAre(0, 0, 1, 1, 0, 0, 1, 1));
+  EXPECT_THAT(branches, ElementsAre(0, 1, 0, 1, 0, 1, 0, 1));
+  EXPECT_EQ(grid.shape().to_string(), "2 layer blocks x 2 data-parallel ranks x 2 branches");
 }
 
 }  // namespace

@@ -46,6 +46,17 @@ class BridgingTest(SystemTest):
                 self.train(name, ranks, **options)
                 self.assert_same_run("undisturbed", name, STEPS)
 
+    def test_two_ranks_share_the_branches_of_a_sequence(self):
+        one_leaf = dict(train__reduction_leaves=1, train__steps=6)
+        self.train("leaf", 1, **one_leaf)
+        for name, ranks, options in (("pair", 2, {"optim__shard_state": "on"}),
+                                     ("pairs", 4, {"grid__layer_blocks": 2}),
+                                     ("lopsided", 6, {"grid__branch_parallel": 2, "train__recompute": "hidden"})):
+            with self.subTest(name):
+                said = self.train(name, ranks, **(one_leaf | options)).stdout
+                self.assertIn("x 2 branches", said)
+                self.assert_same_run("leaf", name, 6)
+
     def test_the_loss_falls_and_is_told_term_by_term(self):
         lines = [json.loads(line) for line in (self.scratch / "undisturbed/metrics.jsonl").read_text().splitlines()]
         steps = [line for line in lines if "trainees" in line]
@@ -68,7 +79,7 @@ class BridgingTest(SystemTest):
         draw = random.Random(SEED)
         for _ in range(KILLS):
             before = set((self.scratch / "killed/checkpoints").glob("step-*[0-9]"))
-            process = start(self.train_words("killed"), draw.choice([1, 2, 4]))
+            process = start(self.train_words("killed"), draw.choice([1, 2, 3, 4]))
             checkpoints = self.scratch / "killed/checkpoints"
             self.assertTrue(wait_until(lambda: set(checkpoints.glob("step-*[0-9]")) - before
                                        or process.poll() is not None))
@@ -78,7 +89,7 @@ class BridgingTest(SystemTest):
         self.assert_same_run("undisturbed", "killed", STEPS)
 
     def test_a_signal_saves_and_ends_with_75(self):
-        for name, ranks in (("alone", 1), ("pair", 2)):
+        for name, ranks in (("alone", 1), ("couple", 2)):
             process = start(self.train_words(name), ranks)
             self.assertTrue(wait_until(lambda: any((self.scratch / name / "checkpoints").glob("step-*[0-9]"))))
             os.kill(process.pid, signal.SIGUSR1)
@@ -111,7 +122,9 @@ class BridgingTest(SystemTest):
         self.refused(78, "loss.fixed_cutoffs", "5", "4 layers", loss__fixed_cutoffs="1,5")
         self.refused(78, "loss.sparsity_scale", "relative", loss__sparsity_scale="relative")
         self.refused(78, "loss.kl_bridge", "local", train__objective="local", loss__kl_bridge=1)
-        self.refused(78, "5 ranks", ranks=5)
+        self.refused(78, "5 ranks", "nearest usable: 4, 6", ranks=5)
+        self.refused(78, "grid.branch_parallel 2", "(4)", ranks=2, grid__branch_parallel=2)
+        self.refused(78, "grid.branch_parallel", "local", ranks=2, train__objective="local", grid__branch_parallel=2)
         self.refused(78, "loss.recipe", loss__recipe="papr")
         lines = (SOURCE / "data/toy/train.jsonl").read_text().splitlines()
         long = json.loads(lines[0])

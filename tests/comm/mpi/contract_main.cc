@@ -17,6 +17,7 @@ bool can_sum() { return std::has_single_bit(static_cast<unsigned>(world->size())
 TEST(Mpi, Gather) { testing::check_gathers(*world); }
 TEST(Mpi, AllToAll) { testing::check_all_to_all(*world); }
 TEST(Mpi, Broadcast) { testing::check_broadcasts(*world); }
+TEST(Mpi, Messages) { testing::check_messages(*world); }
 TEST(Mpi, Split) { testing::check_split(*world); }
 
 TEST(Mpi, SessionFacts) {

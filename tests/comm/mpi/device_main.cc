@@ -90,6 +90,7 @@ TEST_P(DeviceSums, SaysHowItSums) {
 TEST_P(DeviceSums, OtherCallsAreThoseOfTheGroup) {
   testing::check_gathers(*group_);
   testing::check_broadcasts(*group_);
+  testing::check_messages(*group_);
   testing::check_split(*group_);
   if (!can_sum()) return;
   testing::check_tree_sum(*group_, {0, 1, 40'000});
