@@ -18,6 +18,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"train", "train an adapter for every chosen layer (the default command)", train_command},
     {"capture", "write the activations that training reads", capture_command},
+    {"sweep", "train over dictionary sizes, sparsity weights and seeds side by side", sweep_command},
     {"eval", "compare base, hybrid, adapter and target models", eval_command},
     {"generate", "responses of base, hybrid, adapter model or target to prompts", generate_command},
     {"benchmark", "accuracy, length and hesitation of all four on questions", benchmark_command},

@@ -20,5 +20,6 @@ int inspect_command(const Words& words, const Process& process);
 int verify_command(const Words& words, const Process& process);
 int init_command(const Words& words, const Process& process);
 int calibrate_command(const Words& words, const Process& process);
+int sweep_command(const Words& words, const Process& process);
 
 }  // namespace tadapt

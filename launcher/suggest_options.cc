@@ -89,7 +89,9 @@ std::int64_t choose_rows(RunOptions& options, const DecoderConfig& target, Corpu
 
 /// Batches shrink, and the windows they are drawn from with them, until loading fits and there are steps enough.
 void choose_batch(RunOptions& options, const DecoderConfig& target, std::int64_t rows, std::int64_t memory) {
-  RunShape shape{.layers = std::vector<int>(static_cast<std::size_t>(target.layers)), .width = target.width};
+  RunShape shape{.layers = std::vector<int>(static_cast<std::size_t>(target.layers)),
+                 .width = target.width,
+                 .dictionaries = {options.adapter.features}};
   std::iota(shape.layers.begin(), shape.layers.end(), 0);
   shape.train_rows = rows;
   const ProcessGrid alone({.blocks = 1, .data_parallel = 1}, shape.layers);

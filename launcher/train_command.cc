@@ -1,19 +1,12 @@
 // `tadapt-dist train`: adapters for every chosen layer, from a configuration or the bundled toy pair.
 #include <fmt/format.h>
 
-#include "data/activation_cache_reader.h"
 #include "data/checkpoint.h"
 #include "launcher/arguments.h"
 #include "launcher/commands.h"
+#include "launcher/dry_run.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
-#include "runtime/loss/loss.h"
-#include "runtime/train/bridging_run.h"
-#include "runtime/train/device_choice.h"
-#include "runtime/train/prepare_cache.h"
-#include "runtime/train/run_directory.h"
-#include "runtime/train/run_shape.h"
-#include "runtime/train/streamed_rows.h"
 #include "runtime/train/train_run.h"
 
 namespace tadapt {
@@ -44,50 +37,6 @@ void check_resume(const ParsedArguments& arguments, const RunOptions& options, F
   if (resume != "auto" && resume != "never") throw ConfigError("--resume: expected auto or never, found '{}'", resume);
   if (resume == "never" && !list_checkpoints(files, options.dir / "checkpoints").empty())
     throw ConfigError("--resume never: {} holds checkpoints; choose another run.dir", options.dir.string());
-}
-
-void require_memory(const RunEnvironment& environment, const MemoryEstimate& needed) {
-  require_device_memory(environment.context, ranks_on_device(environment.context, environment.world),
-                        needed.on_device(), needed.to_string());
-}
-
-void dry_run_bridging(const RunOptions& options, const RunEnvironment& environment) {
-  const TokenDataset corpus = load_corpus(options, options.corpus.train, environment);
-  const BridgingShape shape = bridging_shape(options, environment.files, corpus, nullptr);
-  const ProcessGrid grid = bridging_grid(options, shape, environment.world.size());
-  environment.print(describe(options, shape, grid));
-  require_memory(environment, bridging_memory(options, shape, grid));
-}
-
-/// The run's sizes, from the cache that is there or from the plan of what would be captured or streamed.
-RunShape planned_shape(const RunOptions& options, const RunEnvironment& environment) {
-  const CaptureIdentity identity = cache_identity(options, environment.files);
-  const bool streams = options.cache.source == RowSource::kStream;
-  const std::string directory = identity.directory.string();
-  if (!streams && capture_is_complete(environment.files, environment.world, identity)) {
-    environment.print(fmt::format("cache: {} is there", directory));
-    const ActivationCacheReader cache(environment.files, identity.directory);
-    return run_shape(options, identity.format, rows_per_shard(cache.manifest()));
-  }
-  const CapturePlan plan = CacheCapture(options, environment, identity).plan();
-  environment.print(streams ? describe_stream(plan)
-                            : fmt::format("cache: {} would be captured: {}", directory, describe(plan)));
-  return run_shape(options, plan);
-}
-
-void dry_run_local(const RunOptions& options, const RunEnvironment& environment) {
-  const RunShape shape = planned_shape(options, environment);
-  if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
-  const ProcessGrid grid = run_grid(options, shape, environment.world.size());
-  environment.print(describe(options, shape, grid));
-  require_memory(environment, run_memory(options, shape, grid));
-}
-
-void dry_run(const RunOptions& options, const RunEnvironment& environment) {
-  if (needs_cached_rows_only(find_objective(options.train.objective)))
-    dry_run_local(options, environment);
-  else
-    dry_run_bridging(options, environment);
 }
 
 int train(const RunOptions& options, const Process& process) {

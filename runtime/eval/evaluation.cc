@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "runtime/train/agreement.h"
 #include "runtime/train/option_table.h"
@@ -51,37 +50,49 @@ constexpr char kModelHeader[] = "{:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10
 
 }  // namespace
 
-Evaluation run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment) {
-  const RunOptions& options = request.options;
+AdapterBundle load_fitting_adapters(const RunOptions& options, const std::filesystem::path& adapters,
+                                    const RunEnvironment& environment) {
   AdapterBundle bundle;
-  std::optional<TokenDataset> corpus;
-  std::optional<Decoder> pair, base;
-  std::string refusal;
   agree(environment.world, [&] {
-    bundle = load_adapters(environment.files, request.adapters, environment.print);
-    corpus = load_corpus(options, request.corpus, environment);
-    const DecoderConfig target = load_decoder_config(environment.files, options.model.target);
+    bundle = load_adapters(environment.files, adapters, environment.print);
     require_models_fit(environment.files, bundle, options.model.base, options.model.target);
-    for (std::int64_t i = 0; i < corpus->size(); ++i)
-      require_positions(target, i, static_cast<std::int64_t>(corpus->sequence(i).ids.size()));
-    environment.heartbeat("loading models");
-    pair = Decoder::load_pair(environment.context, environment.files, options.model.target, options.model.base,
-                              options.model.compute);
-    refusal = base_row_refusal(load_decoder_config(environment.files, options.model.base), target).value_or("");
-    if (refusal.empty()) base = pair->load_base(environment.context, environment.files, options.model.base);
   });
-  environment.print(fmt::format("eval: {} of step {} on {} sequences, {} tokens", bundle.source, bundle.step,
-                                corpus->size(), corpus->total_tokens()));
-  AdapterSet adapters(environment.context, bundle, options.train.compute);
-  const FaithfulnessModels models{*pair, base ? &*base : nullptr, refusal, adapters};
-  ProgressReport progress("eval", "sequences", corpus->size(), 0, options.log.every_seconds, environment.print);
+  return bundle;
+}
+
+Evaluator::Evaluator(const RunOptions& options, const std::filesystem::path& corpus, const RunEnvironment& environment)
+    : options_(options), environment_(environment) {
+  agree(environment.world, [&] {
+    corpus_ = load_corpus(options, corpus, environment);
+    const DecoderConfig target = load_decoder_config(environment.files, options.model.target);
+    for (std::int64_t i = 0; i < corpus_->size(); ++i)
+      require_positions(target, i, static_cast<std::int64_t>(corpus_->sequence(i).ids.size()));
+    environment.heartbeat("loading models");
+    pair_ = Decoder::load_pair(environment.context, environment.files, options.model.target, options.model.base,
+                               options.model.compute);
+    refusal_ = base_row_refusal(load_decoder_config(environment.files, options.model.base), target).value_or("");
+    if (refusal_.empty()) base_ = pair_->load_base(environment.context, environment.files, options.model.base);
+  });
+}
+
+Evaluation Evaluator::evaluate(const AdapterBundle& bundle, FaithfulnessOptions::Partial partial) {
+  environment_.print(fmt::format("eval: {} of step {} on {} sequences, {} tokens", bundle.source, bundle.step,
+                                 corpus_->size(), corpus_->total_tokens()));
+  AdapterSet adapters(environment_.context, bundle, options_.train.compute);
+  const FaithfulnessModels models{*pair_, base_ ? &*base_ : nullptr, refusal_, adapters};
+  ProgressReport progress("eval", "sequences", corpus_->size(), 0, options_.log.every_seconds, environment_.print);
   FaithfulnessReport report = evaluate_faithfulness(
-      environment.context, environment.world, models, *corpus,
-      {.partial = request.partial, .stop_requested = environment.stop_requested, .progress = [&](std::int64_t done) {
-         environment.heartbeat("evaluation");
-         progress.update(std::min(done, corpus->size()));
+      environment_.context, environment_.world, models, *corpus_,
+      {.partial = partial, .stop_requested = environment_.stop_requested, .progress = [&](std::int64_t done) {
+         environment_.heartbeat("evaluation");
+         progress.update(std::min(done, corpus_->size()));
        }});
-  return {.subject = subject_of(bundle, *corpus, options), .report = std::move(report)};
+  return {.subject = subject_of(bundle, *corpus_, options_), .report = std::move(report)};
+}
+
+Evaluation run_evaluation(const EvaluationRequest& request, const RunEnvironment& environment) {
+  const AdapterBundle bundle = load_fitting_adapters(request.options, request.adapters, environment);
+  return Evaluator(request.options, request.corpus, environment).evaluate(bundle, request.partial);
 }
 
 std::string to_table(const FaithfulnessReport& report) {

@@ -3,8 +3,10 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
+#include "runtime/bundle/adapter_bundle.h"
 #include "runtime/eval/faithfulness.h"
 #include "runtime/train/run_environment.h"
 #include "runtime/train/run_options.h"
@@ -22,6 +24,28 @@ struct Evaluation {
   nlohmann::ordered_json subject;  ///< step, corpus (hash of its tokens) and the options that decide the numbers
   FaithfulnessReport report;
 };
+
+/// Models and a corpus, loaded once, for the adapters of several runs. All of it collective.
+class Evaluator {
+ public:
+  /// Everything outlives it. ConfigError when a sequence is longer than the target's positions.
+  Evaluator(const RunOptions& options, const std::filesystem::path& corpus, const RunEnvironment& environment);
+
+  /// NonFiniteError naming what is not finite.
+  Evaluation evaluate(const AdapterBundle& bundle, FaithfulnessOptions::Partial partial);
+
+ private:
+  const RunOptions& options_;
+  const RunEnvironment& environment_;
+  std::optional<TokenDataset> corpus_;
+  std::optional<Decoder> pair_, base_;
+  std::string refusal_;
+};
+
+/// The adapters of anything load_adapters takes; ConfigError when they do not belong to the options' models.
+/// Collective.
+AdapterBundle load_fitting_adapters(const RunOptions& options, const std::filesystem::path& adapters,
+                                    const RunEnvironment& environment);
 
 /// Loads models, adapters and corpus and compares. Collective. ConfigError when adapters and models do not belong
 /// together, or a sequence is longer than the target's positions; NonFiniteError naming what is not finite.

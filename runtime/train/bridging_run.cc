@@ -210,18 +210,19 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
       make_device_group(environment.world.split(block, rank, "data-parallel groups"), environment.context,
                         options.grid.sum_order, options.grid.timeout_seconds);
   environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
-  TrainingState state = make_training_state(options, environment, *group.communicator,
-                                            {.layers = grid->layers_of_block(block),
+  TrainingState state = make_training_state({.runs = {&options},
+                                             .layers = grid->layers_of_block(block),
                                              .losses = {},
                                              .width = shape.target.width,
-                                             .gradients = AdapterGradients::kInputs});
+                                             .gradients = AdapterGradients::kInputs},
+                                            environment, *group.communicator);
   Checkpointer checkpointer(environment.context, environment.files, environment.world, *group.communicator,
                             {.run_dir = options.dir,
                              .keep = options.checkpoint.keep,
                              .samples_per_step = options.train.batch_sequences,
                              .samples_per_epoch = shape.sequences,
                              .provenance = provenance(options, environment.context, shape, *corpus)});
-  const std::int64_t first_step = start_training_state(options, environment, checkpointer, before.checkpoint, state);
+  const std::int64_t first_step = start_training_state({options, before}, 0, environment, checkpointer, state);
   if (first_step > 0) environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
 
   const SequenceBatches batches(*corpus, options.train.seed, options.train.batch_sequences, shape.leaves);
@@ -242,8 +243,7 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
                    .environment = environment,
                    .state = state,
                    .step = step,
-                   .checkpointer = checkpointer,
-                   .log = log.get()},
+                   .outputs = {{checkpointer, log.get()}}},
                   shape.steps);
   return trainer.run(first_step);
 }

@@ -85,8 +85,8 @@ TrainingStep::Outcome BridgingStep::run(std::int64_t step) {
   join(work);
   update(work);
   const BridgingReport report = share(work);
-  Outcome outcome{.metrics = combine(work, report), .stop = report.stop()};
-  require_finite(work, outcome.metrics, report);
+  Outcome outcome{.runs = {combine(work, report)}, .stop = report.stop()};
+  require_finite(work, outcome.runs.front(), report);
   return outcome;
 }
 
@@ -257,8 +257,8 @@ void BridgingStep::require_finite(const Work& work, const StepMetrics& metrics, 
     break;
   }
   const std::int64_t samples = samples_per_step();
-  fail_non_finite(parts_.environment.world,
-                  non_finite_message(where, what, work.step + 1, {work.step * samples, (work.step + 1) * samples}));
+  throw DivergedRun(0,
+                    non_finite_message(where, what, work.step + 1, {work.step * samples, (work.step + 1) * samples}));
 }
 
 /// Batches of the leaves' size, the same for any number of ranks.
@@ -279,7 +279,7 @@ std::vector<TokenBatch> BridgingStep::held_out_batches() const {
 }
 
 /// The parts of the grid take the batches in turn.
-HeldOutFigures BridgingStep::evaluate(std::int64_t steps) {
+std::vector<HeldOutFigures> BridgingStep::evaluate(std::int64_t steps) {
   if (parts_.held_out == nullptr) return {};
   const std::vector<TokenBatch> batches = held_out_batches();
   const ProcessGrid& grid = parts_.grid;
@@ -301,10 +301,9 @@ HeldOutFigures BridgingStep::evaluate(std::int64_t steps) {
         kl += all[static_cast<std::size_t>(rank) * mine.size() + i / members];
   }
   if (!std::isfinite(kl))
-    fail_non_finite(parts_.environment.world,
-                    non_finite_message("all layers", "the held-out divergence", steps,
-                                       {(steps - 1) * samples_per_step(), steps * samples_per_step()}));
-  return {.whole = {{"kl_adapter", kl / labels}}};
+    throw DivergedRun(0, non_finite_message("all layers", "the held-out divergence", steps,
+                                            {(steps - 1) * samples_per_step(), steps * samples_per_step()}));
+  return {{.whole = {{"kl_adapter", kl / labels}}}};
 }
 
 }  // namespace tadapt

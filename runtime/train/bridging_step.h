@@ -46,7 +46,7 @@ class BridgingStep : public TrainingStep {
 
   /// DataError when no token of the batch has a next one.
   Outcome run(std::int64_t step) override;
-  HeldOutFigures evaluate(std::int64_t steps) override;
+  std::vector<HeldOutFigures> evaluate(std::int64_t steps) override;
   std::int64_t samples_per_step() const override { return parts_.batches.sequences(); }
   const char* sample_unit() const override { return "sequences"; }
   double data_stall_seconds() const override { return 0.0; }

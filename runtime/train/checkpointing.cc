@@ -84,21 +84,30 @@ Checkpointer::Checkpointer(Context& context, FileSystem& files, Communicator& wo
                            CheckpointPlan plan)
     : context_(context), files_(files), world_(world), group_(group), plan_(std::move(plan)) {}
 
+/// Indices of the run's trainees on this rank.
+std::vector<std::size_t> Checkpointer::own_trainees(const TrainingState& state) const {
+  std::vector<std::size_t> own;
+  for (std::size_t i = 0; i < state.trainees.size(); ++i)
+    if (state.trainees[i].run == plan_.run) own.push_back(i);
+  return own;
+}
+
 std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, TrainingState& state) const {
   auto& [trainees, store, optimiser] = state;
   std::vector<PartRecord> records;
   std::exception_ptr failure;  // kept until the end: others wait for this rank's part of the moments
   // The ranks of a group share the writing: of each `ranks` trainees every one writes its own.
   const auto ranks = static_cast<std::size_t>(group_.size()), place = static_cast<std::size_t>(group_.rank());
-  for (std::size_t first = 0; first < trainees.size(); first += ranks) {
-    const std::size_t own = first + place;
+  const std::vector<std::size_t> of_run = own_trainees(state);
+  for (std::size_t first = 0; first < of_run.size(); first += ranks) {
     std::optional<WholeMoments> moments;
-    for (std::size_t i = first; i < std::min(first + ranks, trainees.size()); ++i) {
-      if (i != own && !optimiser.sharded()) continue;
-      WholeMoments whole(context_, group_, optimiser, i);
-      if (i == own) moments = std::move(whole);
+    for (std::size_t at = first; at < std::min(first + ranks, of_run.size()); ++at) {
+      if (at != first + place && !optimiser.sharded()) continue;
+      WholeMoments whole(context_, group_, optimiser, of_run[at]);
+      if (at == first + place) moments = std::move(whole);
     }
     if (!moments || failure) continue;
+    const std::size_t own = of_run[first + place];
     try {
       for (PartRecord& record :
            write_trainee(context_, writer, trainees[own], store.group(own), store.master(own), *moments))
@@ -149,7 +158,7 @@ std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, Trai
     const CheckpointInfo info = open_checkpoint(files_, checkpoint);
     step = info.step;
     require_same_run(info, warn);
-    for (std::size_t i = 0; i < trainees.size(); ++i) {
+    for (const std::size_t i : own_trainees(state)) {
       const std::string masters = adapter_file(trainees[i]), moments = optimizer_file(trainees[i]);
       copy_into(context_, read_part(files_, info, masters), named(store.master_views(i)),
                 (checkpoint / masters).string());

@@ -18,8 +18,9 @@ class HeldOut {
   /// Pieces have at most as many rows as the pass was made for.
   HeldOut(const RowReader& reader, Communicator& world, const ProcessGrid& grid, RowPieces pieces);
 
-  /// "nmse" (Σ‖Δ−T(x)‖² / Σ‖Δ‖²) and "l0" of every trained layer in grid.layers() order, the same on every rank and for
-  /// every grid; empty when no rows are held out. Adapters must be prepared. Collective.
+  /// "nmse" (Σ‖Δ−T(x)‖² / Σ‖Δ‖²) and "l0" of all trainees, the layers in grid.layers() order and of each layer its
+  /// runs, the same on every rank and for every grid; empty when no rows are held out. Adapters must be prepared.
+  /// Collective.
   std::vector<Figures> evaluate(Context& context, LocalLossPass& pass, const std::vector<Trainee>& trainees);
 
  private:

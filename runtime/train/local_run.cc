@@ -24,14 +24,18 @@ double delta_scale(double square, int layer) {
       "layer {}: base and target MLP give the same output on every cached row; leave it out of run.layers", layer);
 }
 
-std::vector<LocalLoss> losses_of(const RunOptions& options, const TrainingRows& rows) {
+/// Of each layer, every run's.
+std::vector<LocalLoss> losses_of(const std::vector<PlannedRun>& runs, const TrainingRows& rows) {
   std::vector<LocalLoss> losses;
   for (std::size_t i = 0; i < rows.shape().layers.size(); ++i) {
     const double scale = delta_scale(rows.scale_squares()[i], rows.shape().layers[i]);
-    const bool relative = options.loss.sparsity_scale != SparsityScale::kAbsolute;
-    losses.push_back({.delta_scale = scale,
-                      .sparsity = relative ? options.loss.sparsity / scale : options.loss.sparsity,
-                      .batch_tokens = options.train.batch_tokens});
+    for (const PlannedRun& run : runs) {
+      const LossOptions& loss = run.options.loss;
+      const bool relative = loss.sparsity_scale != SparsityScale::kAbsolute;
+      losses.push_back({.delta_scale = scale,
+                        .sparsity = relative ? loss.sparsity / scale : loss.sparsity,
+                        .batch_tokens = run.options.train.batch_tokens});
+    }
   }
   return losses;
 }
@@ -54,21 +58,27 @@ struct Ground {
   CaptureIdentity identity;
   std::unique_ptr<ProcessGrid> grid;
   std::unique_ptr<TrainingRows> rows;
-  std::vector<LocalLoss> losses;  ///< by layer, as the rows' shape has them
+  RunShape shape;                 ///< of all runs
+  std::vector<LocalLoss> losses;  ///< of each layer of the shape every run's
 };
 
-/// Makes the rows ready, and says what the run will be. Null when a stop was asked for meanwhile.
-std::unique_ptr<Ground> prepare_ground(const RunOptions& options, const RunEnvironment& environment) {
+/// Makes the rows ready, and says what the runs will be. Null when a stop was asked for meanwhile.
+std::unique_ptr<Ground> prepare_ground(const std::vector<PlannedRun>& runs, const RunEnvironment& environment) {
+  const RunOptions& options = runs.front().options;  // as far as all have them in common
+  std::vector<std::int64_t> dictionaries;
+  for (const PlannedRun& run : runs) dictionaries.push_back(run.options.adapter.features);
   auto ground = std::make_unique<Ground>();
   agree(environment.world, [&] {
     require_servable_order(options);
+    for (const PlannedRun& run : runs) require_countable_leaves(run.options);
     ground->identity = cache_identity(options, environment.files);
     const CacheFormat& format = ground->identity.format;
-    const RunShape layers{.layers = format.layers, .width = format.width};
+    const RunShape layers{.layers = format.layers, .width = format.width, .dictionaries = dictionaries};
     ground->grid = std::make_unique<ProcessGrid>(run_grid(options, layers, environment.world.size()));
   });
   const int sharing = ranks_on_device(environment.context, environment.world);
-  const auto require_memory = [&](const RunShape& shape) {
+  const auto require_memory = [&](RunShape shape) {
+    shape.dictionaries = dictionaries;
     const MemoryEstimate needed = run_memory(options, shape, *ground->grid);
     require_device_memory(environment.context, sharing, needed.on_device(), needed.to_string());
   };
@@ -76,44 +86,60 @@ std::unique_ptr<Ground> prepare_ground(const RunOptions& options, const RunEnvir
       {.options = options, .environment = environment, .identity = ground->identity, .grid = *ground->grid},
       require_memory);
   if (!ground->rows) return nullptr;
-  const RunShape& shape = ground->rows->shape();
-  agree(environment.world, [&] { ground->losses = losses_of(options, *ground->rows); });
-  if (const std::string warning = held_out_warning(options, shape); !warning.empty()) environment.print(warning);
-  environment.print(describe(options, shape, *ground->grid));
+  ground->shape = ground->rows->shape();
+  ground->shape.dictionaries = dictionaries;
+  agree(environment.world, [&] { ground->losses = losses_of(runs, *ground->rows); });
+  if (const std::string warning = held_out_warning(options, ground->shape); !warning.empty())
+    environment.print(warning);
+  environment.print(describe(options, ground->shape, *ground->grid));
   return ground;
+}
+
+/// What this rank trains.
+TraineeRequest trainees_of(const std::vector<PlannedRun>& runs, const Ground& ground, int rank) {
+  const ProcessGrid& grid = *ground.grid;
+  TraineeRequest request{
+      .runs = {}, .layers = grid.layers_of_block(grid.block_of(rank)), .losses = {}, .width = ground.shape.width};
+  for (const PlannedRun& run : runs) request.runs.push_back(&run.options);
+  const auto first = std::ranges::find(grid.layers(), request.layers.front()) - grid.layers().begin();
+  const auto begin = ground.losses.begin() + first * static_cast<std::ptrdiff_t>(runs.size());
+  request.losses.assign(begin, begin + static_cast<std::ptrdiff_t>(request.layers.size() * runs.size()));
+  return request;
 }
 
 }  // namespace
 
-TrainingOutcome run_local_training(const RunOptions& options, const RunEnvironment& environment,
-                                   const TrainingOutcome& before) {
-  const std::unique_ptr<Ground> ground = prepare_ground(options, environment);
-  if (!ground) return before;
-  const auto& [identity, grid, rows, losses] = *ground;
-  const RunShape& shape = rows->shape();
+TrainingOutcome run_local_training(const std::vector<PlannedRun>& runs, const RunEnvironment& environment) {
+  const std::unique_ptr<Ground> ground = prepare_ground(runs, environment);
+  if (!ground) return runs.front().before;
+  const auto& [identity, grid, rows, shape, losses] = *ground;
+  const RunOptions& options = runs.front().options;
 
   const int rank = environment.world.rank();
   const DeviceGroup group =
       make_device_group(environment.world.split(grid->block_of(rank), rank, "data-parallel groups"),
                         environment.context, options.grid.sum_order, options.grid.timeout_seconds);
   environment.print(fmt::format("train: on {}, gradients summed {}", arithmetic_of(environment.context), group.how));
-  TraineeRequest request{.layers = grid->layers_of_block(grid->block_of(rank)), .losses = {}, .width = shape.width};
-  for (const int layer : request.layers)
-    request.losses.push_back(
-        losses[static_cast<std::size_t>(std::ranges::find(grid->layers(), layer) - grid->layers().begin())]);
-  TrainingState state = make_training_state(options, environment, *group.communicator, request);
-  Checkpointer checkpointer(environment.context, environment.files, environment.world, *group.communicator,
-                            {.run_dir = options.dir,
-                             .keep = options.checkpoint.keep,
-                             .samples_per_step = options.train.batch_tokens,
-                             .samples_per_epoch = shape.train_rows,
-                             .provenance = provenance(options, environment.context, *rows)});
-  const std::int64_t first_step = start_training_state(options, environment, checkpointer, before.checkpoint, state);
+  TrainingState state = make_training_state(trainees_of(runs, *ground, rank), environment, *group.communicator);
+  std::vector<Checkpointer> checkpointers;
+  std::vector<std::unique_ptr<MetricsLog>> logs;
+  std::int64_t first_step = 0;
+  for (std::size_t run = 0; run < runs.size(); ++run) {
+    const RunOptions& of_run = runs[run].options;
+    checkpointers.emplace_back(environment.context, environment.files, environment.world, *group.communicator,
+                               CheckpointPlan{.run_dir = of_run.dir,
+                                              .run = static_cast<int>(run),
+                                              .keep = of_run.checkpoint.keep,
+                                              .samples_per_step = of_run.train.batch_tokens,
+                                              .samples_per_epoch = shape.train_rows,
+                                              .provenance = provenance(of_run, environment.context, *rows)});
+    first_step = start_training_state(runs[run], static_cast<int>(run), environment, checkpointers.back(), state);
+    logs.push_back(open_metrics_log(of_run, environment, first_step));
+  }
   if (first_step > 0) environment.print(fmt::format("resumed from step {} of {}", first_step, shape.steps));
 
   const std::unique_ptr<ActivationSource> source = rows->source(first_step);
   HeldOut held_out(rows->held_out(), environment.world, *grid, held_out_pieces(options, shape));
-  const std::unique_ptr<MetricsLog> log = open_metrics_log(options, environment, first_step);
   LocalStep step({.group = *group.communicator,
                   .grid = *grid,
                   .options = options,
@@ -123,13 +149,15 @@ TrainingOutcome run_local_training(const RunOptions& options, const RunEnvironme
                   .held_out = held_out,
                   .environment = environment},
                  shape.steps);
-  Trainer trainer({.options = options,
-                   .environment = environment,
-                   .state = state,
-                   .step = step,
-                   .checkpointer = checkpointer,
-                   .log = log.get()},
-                  shape.steps);
+  std::vector<RunOutput> outputs;
+  for (std::size_t run = 0; run < runs.size(); ++run)
+    outputs.push_back(
+        {.checkpointer = checkpointers[run],
+         .log = logs[run].get(),
+         .share = static_cast<double>(shape.dictionaries[run]) / static_cast<double>(all_features(shape))});
+  Trainer trainer(
+      {.options = options, .environment = environment, .state = state, .step = step, .outputs = std::move(outputs)},
+      shape.steps);
   return trainer.run(first_step);
 }
 

@@ -96,32 +96,40 @@ TrainingStep::Outcome LocalStep::run(std::int64_t step) {
   if (!work.empty()) upload_.start(batch.layers.front());
   // What the ranks exchange for one trainee runs beside the backward of the next.
   for (std::size_t i = 0; i < work.size() + 2; ++i) {
-    if (i < work.size()) backward(i, step, batch);
+    if (i < work.size()) backward(i, step, rows_of(i, batch));
     if (i >= 1 && i - 1 < work.size()) update(i - 1, step, work[i - 1]);
     if (i >= 2) prepare(i - 2, work[i - 2]);
   }
 
   Outcome outcome;
-  outcome.metrics = {.step = step + 1,
-                     .tokens = parts_.options.train.batch_tokens,
-                     .learning_rate = schedule_.at(step),
-                     .names = names_};
+  outcome.runs.assign(runs(), {.step = step + 1,
+                               .tokens = parts_.options.train.batch_tokens,
+                               .learning_rate = schedule_.at(step),
+                               .names = names_});
   const std::vector<double> shared = share(step, work);
   const std::size_t per_rank = shared.size() / static_cast<std::size_t>(parts_.grid.ranks());
   for (std::size_t at = kStopField; at < shared.size(); at += per_rank) outcome.stop = outcome.stop || shared[at] > 0.0;
-  std::vector<int> bad_tensors;
+  std::size_t trainee = 0;  // of all, layer after layer
   for (int block = 0; block < parts_.grid.blocks(); ++block) {
-    for (std::size_t place = 0; place < parts_.grid.layers_of_block(block).size(); ++place) {
-      const LocalLoss loss = loss_at(parts_.losses[outcome.metrics.trainees.size()], step);
-      outcome.metrics.trainees.push_back(combine(shared, block, place, loss));
-      bad_tensors.push_back(bad_tensor(shared, block, place));
+    for (std::size_t place = 0; place < trainees_of_block(block); ++place, ++trainee) {
+      TraineeMetrics metrics = combine(shared, block, place, loss_at(parts_.losses[trainee], step));
+      require_finite(metrics, trainee, bad_tensor(shared, block, place), step + 1);
+      outcome.runs[trainee % runs()].trainees.push_back(std::move(metrics));
     }
   }
-  require_finite(outcome.metrics, bad_tensors);
   return outcome;
 }
 
-void LocalStep::backward(std::size_t index, std::int64_t step, const ActivationBatch& batch) {
+/// x and Δ of a trainee's layer, copied once for all of its runs.
+const ActivationBatch::Layer& LocalStep::rows_of(std::size_t index, const ActivationBatch& batch) {
+  if (index % runs() != 0) return rows_;
+  rows_ = upload_.take();
+  const std::size_t next = index / runs() + 1;
+  if (next < batch.layers.size()) upload_.start(batch.layers[next]);
+  return rows_;
+}
+
+void LocalStep::backward(std::size_t index, std::int64_t step, const ActivationBatch::Layer& rows) {
   trace("backward", index);
   Context& context = parts_.environment.context;
   Trainee& trainee = parts_.state.trainees[index];
@@ -129,8 +137,6 @@ void LocalStep::backward(std::size_t index, std::int64_t step, const ActivationB
   const ParameterGroup& layout = parts_.state.store.group(index);
   const Tensor gradient = parts_.state.store.gradient(index);
   const ParameterTensors masters = parts_.state.store.master_views(index);
-  const auto [x, delta] = upload_.take();
-  if (index + 1 < batch.layers.size()) upload_.start(batch.layers[index + 1]);
   joiner_.start({.destination = gradient,
                  .leaves = leaves(),
                  .square_sums = exchange_.exchanges() ? Tensor() : parts_.state.optimiser.square_sums(index)});
@@ -140,8 +146,8 @@ void LocalStep::backward(std::size_t index, std::int64_t step, const ActivationB
     const std::int64_t begin = leaf * leaf_tokens_;
     pass_.value_and_gradient(context, {.adapter = *trainee.adapter,
                                        .loss = loss,
-                                       .x = x.rows(begin, begin + leaf_tokens_),
-                                       .delta = delta.rows(begin, begin + leaf_tokens_),
+                                       .x = rows.x.rows(begin, begin + leaf_tokens_),
+                                       .delta = rows.delta.rows(begin, begin + leaf_tokens_),
                                        .masters = masters,
                                        .group = layout,
                                        .gradient = slot,
@@ -186,7 +192,7 @@ void LocalStep::prepare(std::size_t index, Work& work) {
 
 std::vector<double> LocalStep::share(std::int64_t step, const std::vector<Work>& work) {
   // The first block has the most layers, so this many fields serve every rank.
-  std::vector<double> mine(kRankFields + kFields * parts_.grid.layers_of_block(0).size(), 0.0);
+  std::vector<double> mine(kRankFields + kFields * trainees_of_block(0), 0.0);
   mine[kStopField] = parts_.environment.stop_requested() ? 1.0 : 0.0;
   for (std::size_t i = 0; i < work.size(); ++i) {
     double* fields = &mine[kRankFields + i * kFields];
@@ -233,32 +239,32 @@ int LocalStep::bad_tensor(const std::vector<double>& shared, int block, std::siz
   return first;
 }
 
-void LocalStep::require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const {
-  for (std::size_t i = 0; i < metrics.trainees.size(); ++i) {
-    const TraineeMetrics& one = metrics.trainees[i];
-    if (std::isfinite(one.own.front().second) && std::isfinite(one.gradient_norm)) continue;
-    const std::string what =
-        bad_tensors[i] < 0
-            ? "the loss"
-            : "the gradient of " +
-                  parts_.state.store.group(0).parameters.at(static_cast<std::size_t>(bad_tensors[i])).name;
-    fail(i, what, metrics.step);
-  }
+void LocalStep::require_finite(const TraineeMetrics& metrics, std::size_t trainee, int bad_tensor,
+                               std::int64_t steps) const {
+  if (std::isfinite(metrics.own.front().second) && std::isfinite(metrics.gradient_norm)) return;
+  const ParameterGroup& layout = parts_.state.store.group(0);  // the parameters' order is every trainee's
+  fail(trainee,
+       bad_tensor < 0 ? "the loss"
+                      : "the gradient of " + layout.parameters.at(static_cast<std::size_t>(bad_tensor)).name,
+       steps);
 }
 
-void LocalStep::fail(std::size_t place, const std::string& what, std::int64_t steps) const {
-  const std::string where = fmt::format("layer {}", parts_.grid.layers()[place]);
+void LocalStep::fail(std::size_t trainee, const std::string& what, std::int64_t steps) const {
+  const std::string where = fmt::format("layer {}", parts_.grid.layers()[trainee / runs()]);
   const std::int64_t samples = samples_per_step();
-  fail_non_finite(parts_.environment.world,
-                  non_finite_message(where, what, steps, {(steps - 1) * samples, steps * samples}));
+  throw DivergedRun(static_cast<int>(trainee % runs()),
+                    non_finite_message(where, what, steps, {(steps - 1) * samples, steps * samples}));
 }
 
-HeldOutFigures LocalStep::evaluate(std::int64_t steps) {
-  HeldOutFigures figures;
-  figures.trainees = parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.state.trainees);
-  if (!figures.trainees.empty()) figures.names = names_;
-  for (std::size_t i = 0; i < figures.trainees.size(); ++i)
-    if (!std::isfinite(figures.trainees[i].front().second)) fail(i, "the held-out error", steps);
+std::vector<HeldOutFigures> LocalStep::evaluate(std::int64_t steps) {
+  std::vector<HeldOutFigures> figures(runs());
+  const std::vector<Figures> all = parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.state.trainees);
+  for (std::size_t trainee = 0; trainee < all.size(); ++trainee) {
+    if (!std::isfinite(all[trainee].front().second)) fail(trainee, "the held-out error", steps);
+    HeldOutFigures& run = figures[trainee % runs()];
+    run.names = names_;
+    run.trainees.push_back(all[trainee]);
+  }
   return figures;
 }
 

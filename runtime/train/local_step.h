@@ -1,4 +1,4 @@
-// LocalStep: one step of the local objective over one rank's trainees, each layer by itself.
+// LocalStep: one step of the local objective over one rank's trainees, each layer and run by itself.
 #pragma once
 
 #include <functional>
@@ -21,12 +21,12 @@
 
 namespace tadapt {
 
-/// One rank's part of a run. Everything is owned by others and outlives it.
+/// One rank's part of a run, or of several side by side. Everything is owned by others and outlives it.
 struct LocalStepParts {
   Communicator& group;  ///< the ranks that hold the same layers
   const ProcessGrid& grid;
-  const RunOptions& options;
-  const std::vector<LocalLoss>& losses;  ///< of all trained layers, as grid.layers() lists them
+  const RunOptions& options;             ///< as far as all runs have them in common
+  const std::vector<LocalLoss>& losses;  ///< of all trained layers, as grid.layers() lists them, and of each its runs
   TrainingState& state;
   ActivationSource& loader;
   HeldOut& held_out;
@@ -40,7 +40,7 @@ class LocalStep : public TrainingStep {
   LocalStep(LocalStepParts parts, std::int64_t total_steps);
 
   Outcome run(std::int64_t step) override;
-  HeldOutFigures evaluate(std::int64_t steps) override;
+  std::vector<HeldOutFigures> evaluate(std::int64_t steps) override;
   std::int64_t samples_per_step() const override { return parts_.options.train.batch_tokens; }
   const char* sample_unit() const override { return "tokens"; }
   double data_stall_seconds() const override { return parts_.loader.stall_seconds(); }
@@ -49,16 +49,19 @@ class LocalStep : public TrainingStep {
   struct Work;  // one trainee's part of a step
 
   std::int64_t leaves() const;
+  std::size_t runs() const { return parts_.losses.size() / parts_.grid.layers().size(); }
+  std::size_t trainees_of_block(int block) const { return parts_.grid.layers_of_block(block).size() * runs(); }
   Tensor values(std::size_t index) const;
   LocalLoss loss_at(LocalLoss loss, std::int64_t step) const;
-  void backward(std::size_t index, std::int64_t step, const ActivationBatch& batch);
+  const ActivationBatch::Layer& rows_of(std::size_t index, const ActivationBatch& batch);
+  void backward(std::size_t index, std::int64_t step, const ActivationBatch::Layer& rows);
   void update(std::size_t index, std::int64_t step, Work& work);
   void prepare(std::size_t index, Work& work);
   std::vector<double> share(std::int64_t step, const std::vector<Work>& work);
   TraineeMetrics combine(const std::vector<double>& shared, int block, std::size_t place, const LocalLoss& loss) const;
   int bad_tensor(const std::vector<double>& shared, int block, std::size_t place) const;
-  void require_finite(const StepMetrics& metrics, const std::vector<int>& bad_tensors) const;
-  [[noreturn]] void fail(std::size_t place, const std::string& what, std::int64_t steps) const;
+  void require_finite(const TraineeMetrics& metrics, std::size_t trainee, int bad_tensor, std::int64_t steps) const;
+  [[noreturn]] void fail(std::size_t trainee, const std::string& what, std::int64_t steps) const;
   void trace(const char* what, std::size_t index) const;
 
   LocalStepParts parts_;
@@ -69,9 +72,10 @@ class LocalStep : public TrainingStep {
   LocalLossPass pass_;
   LeafJoiner joiner_;
   BatchUpload upload_;
+  ActivationBatch::Layer rows_;  ///< of the layer being trained
   GradientExchange exchange_;
   Buffer values_;                   ///< [trainees, leaves, 2] float64: LocalLossValue of each leaf of the step
-  std::vector<std::string> names_;  ///< of all trainees of the run, layer after layer
+  std::vector<std::string> names_;  ///< of all trainees of one run, layer after layer
 };
 
 /// The settings that options name.

@@ -129,22 +129,31 @@ class MetricsLog::Appender {
   std::uint64_t end_ = 0;
 };
 
-std::string StepMetrics::summary() const {
+std::string summary(const std::vector<StepMetrics>& runs) {
   constexpr std::size_t kShown = 3;
-  Figures shown(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, whole.size())));
-  double l0 = 0.0, dead_share = 0.0;
-  std::vector<Figures> own;
-  for (const TraineeMetrics& one : trainees) {
-    own.push_back(one.own);
-    l0 += one.l0 / static_cast<double>(trainees.size());
-    dead_share += one.dead_share / static_cast<double>(trainees.size());
+  std::vector<Figures> whole, own, counts;
+  for (const StepMetrics& run : runs) {
+    whole.emplace_back(run.whole.begin(),
+                       run.whole.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, run.whole.size())));
+    for (const TraineeMetrics& one : run.trainees) {
+      own.push_back(one.own);
+      counts.push_back({{"l0", one.l0}, {"dead", 100.0 * one.dead_share}});
+    }
   }
-  if (shown.empty()) shown = means_of(own);
-  shown.emplace_back("l0", l0);
-  return fmt::format("{}, dead {:.1f} %", shown_as_text(shown), 100.0 * dead_share);
+  Figures shown = whole.empty() || whole.front().empty() ? means_of(own) : means_of(whole);
+  const Figures means = means_of(counts);
+  shown.push_back(means.at(0));
+  return fmt::format("{}, dead {:.1f} %", shown_as_text(shown), means.at(1).second);
 }
 
-std::string HeldOutFigures::summary() const { return shown_as_text(whole.empty() ? means_of(trainees) : whole); }
+std::string summary(const std::vector<HeldOutFigures>& runs) {
+  std::vector<Figures> whole, own;
+  for (const HeldOutFigures& run : runs) {
+    whole.push_back(run.whole);
+    own.insert(own.end(), run.trainees.begin(), run.trainees.end());
+  }
+  return shown_as_text(whole.empty() || whole.front().empty() ? means_of(own) : means_of(whole));
+}
 
 MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, std::int64_t resume_step,
                        std::int64_t every_steps)
@@ -187,7 +196,8 @@ void MetricsLog::timing(const Timing& timing) {
                    {"tokens_per_second", timing.tokens_per_second},
                    {"data_stall_seconds", timing.data_stall_seconds},
                    {"checkpoint_seconds", timing.checkpoint_seconds},
-                   {"ranks", timing.ranks}});
+                   {"ranks", timing.ranks},
+                   {"share", timing.share}});
 }
 
 }  // namespace tadapt

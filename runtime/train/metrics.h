@@ -31,11 +31,11 @@ struct StepMetrics {
   std::vector<int> cutoffs = {};  ///< drawn for this step; bridging only
   std::vector<std::string> names = {};
   std::vector<TraineeMetrics> trainees = {};
-
-  /// For a line of progress: the first few of the whole's figures, else the means of the trainees' own; then mean L0
-  /// and dead share.
-  std::string summary() const;
 };
+
+/// For a line of progress: means over the runs of the first few of the whole's figures, else over all trainees of their
+/// own; then mean L0 and dead share.
+std::string summary(const std::vector<StepMetrics>& runs);
 
 /// Held-out figures of the whole, and of the trainees; either may be empty.
 struct HeldOutFigures {
@@ -44,9 +44,10 @@ struct HeldOutFigures {
   std::vector<Figures> trainees = {};
 
   bool empty() const { return whole.empty() && trainees.empty(); }
-  /// "NMSE 0.1234, L0 12.00": the whole's figures, else the means of the trainees'.
-  std::string summary() const;
 };
+
+/// "NMSE 0.1234, L0 12.00": means over the runs of the whole's figures, else over all trainees of theirs.
+std::string summary(const std::vector<HeldOutFigures>& runs);
 
 inline constexpr char kMetricsFile[] = "metrics.jsonl";
 
@@ -71,6 +72,7 @@ class MetricsLog {
     double data_stall_seconds = 0.0;
     double checkpoint_seconds = 0.0;
     int ranks = 0;
+    double share = 1.0;  ///< of the features of all runs that are trained side by side
   };
   void timing(const Timing& timing);
 

@@ -13,9 +13,9 @@ std::string non_finite_message(const std::string& where, const std::string& what
                      step, samples.begin, samples.end - 1);
 }
 
-void fail_non_finite(const Communicator& world, const std::string& message) {
-  if (world.rank() == 0) throw NonFiniteError("{}", message);
-  throw PeerFailure(ExitCode::kNonFinite, message);
+void fail_non_finite(const Communicator& world, const DivergedRun& found) {
+  if (world.rank() == 0) throw NonFiniteError("{}", found.what());
+  throw PeerFailure(ExitCode::kNonFinite, found.what());
 }
 
 int first_non_finite_parameter(Context& context, const ParameterGroup& group, const Tensor& numbers,

@@ -1,6 +1,7 @@
-// How a run ends at a number that is not finite: named once, on every rank.
+// How a run ends at a number that is not finite: named once, known to every rank.
 #pragma once
 
+#include <stdexcept>
 #include <string>
 
 #include "runtime/comm/communicator.h"
@@ -19,8 +20,18 @@ struct SampleRange {
 std::string non_finite_message(const std::string& where, const std::string& what, std::int64_t step,
                                SampleRange samples);
 
-/// Every rank calls it with the same message: one throws NonFiniteError, so that it is said once.
-[[noreturn]] void fail_non_finite(const Communicator& world, const std::string& message);
+/// Thrown on every rank alike: run number `run` of those that are trained side by side cannot go on.
+class DivergedRun : public std::runtime_error {
+ public:
+  DivergedRun(int run, const std::string& message) : std::runtime_error(message), run_(run) {}
+  int run() const { return run_; }
+
+ private:
+  int run_;
+};
+
+/// Ends a process that has one run only: one rank throws NonFiniteError, so that it is said once.
+[[noreturn]] void fail_non_finite(const Communicator& world, const DivergedRun& found);
 
 /// Of numbers laid out as the group's parameters are from element `begin` on: which parameter has one that is not
 /// finite, or -1.

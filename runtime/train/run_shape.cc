@@ -29,17 +29,6 @@ std::int64_t step_count(const RunOptions& options, std::int64_t train_rows) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
 }
 
-/// ConfigError when a leaf has more activations than active pairs can be counted.
-void require_countable_leaves(const RunOptions& options) {
-  const std::int64_t leaf_tokens = options.train.batch_tokens / options.train.reduction_leaves;
-  const std::int64_t features = options.adapter.features;
-  if (options.adapter.sparse_below == 0.0 || leaf_tokens <= kMostPairs / features) return;
-  throw ConfigError(
-      "train.reduction_leaves {}: a leaf of {} tokens and {} features has more than {} activations, the most that the "
-      "sparse route counts; use more leaves, or adapter.sparse_below: 0",
-      options.train.reduction_leaves, leaf_tokens, features, kMostPairs);
-}
-
 /// Host memory of what hands out the rows: windows, and where rows are streamed the rows under way and those held out.
 std::uint64_t source_bytes(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
   const CacheFormat format{.layers = shape.layers, .width = shape.width, .row_dtype = shape.row_dtype};
@@ -53,9 +42,22 @@ std::uint64_t source_bytes(const RunOptions& options, const RunShape& shape, con
 
 }  // namespace
 
+void require_countable_leaves(const RunOptions& options) {
+  const std::int64_t leaf_tokens = options.train.batch_tokens / options.train.reduction_leaves;
+  const std::int64_t features = options.adapter.features;
+  if (options.adapter.sparse_below == 0.0 || leaf_tokens <= kMostPairs / features) return;
+  throw ConfigError(
+      "train.reduction_leaves {}: a leaf of {} tokens and {} features has more than {} activations, the most that the "
+      "sparse route counts; use more leaves, or adapter.sparse_below: 0",
+      options.train.reduction_leaves, leaf_tokens, features, kMostPairs);
+}
+
 RunShape run_shape(const RunOptions& options, const CacheFormat& format,
                    const std::vector<std::int64_t>& rows_per_shard) {
-  RunShape shape{.layers = format.layers, .width = format.width, .row_dtype = format.row_dtype};
+  RunShape shape{.layers = format.layers,
+                 .width = format.width,
+                 .dictionaries = {options.adapter.features},
+                 .row_dtype = format.row_dtype};
   shape.shards = static_cast<std::int64_t>(rows_per_shard.size());
   shape.held_out_shards = std::min(options.cache.held_out_shards, std::max<std::int64_t>(0, shape.shards - 1));
   const auto border = rows_per_shard.end() - shape.held_out_shards;
@@ -92,6 +94,10 @@ std::vector<std::int64_t> rows_per_shard(const CacheManifest& manifest) {
   return rows;
 }
 
+std::int64_t all_features(const RunShape& shape) {
+  return std::accumulate(shape.dictionaries.begin(), shape.dictionaries.end(), std::int64_t{0});
+}
+
 std::string held_out_warning(const RunOptions& options, const RunShape& shape) {
   if (shape.held_out_shards >= options.cache.held_out_shards) return {};
   const std::string asked =
@@ -110,23 +116,33 @@ ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks
                                         .data_parallel = options.grid.data_parallel},
                                        {.layers = static_cast<int>(shape.layers.size()),
                                         .width = shape.width,
-                                        .features = options.adapter.features,
+                                        .features = all_features(shape),
                                         .batch_tokens = options.train.batch_tokens},
                                        MachineRates{});
   return ProcessGrid(chosen, shape.layers);
 }
 
 MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
-  MemoryEstimate estimate =
-      estimate_memory({.width = shape.width,
-                       .features = options.adapter.features,
-                       .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
-                       .data_parallel = grid.data_parallel(),
-                       .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
-                       .leaves = options.train.reduction_leaves,
-                       .batch_tokens = options.train.batch_tokens,
-                       .loader_bytes = static_cast<std::int64_t>(source_bytes(options, shape, grid)),
-                       .compute = options.train.compute});
+  const auto estimate_of = [&](std::int64_t features) {
+    return estimate_memory({.width = shape.width,
+                            .features = features,
+                            .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
+                            .data_parallel = grid.data_parallel(),
+                            .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
+                            .leaves = options.train.reduction_leaves,
+                            .batch_tokens = options.train.batch_tokens,
+                            .loader_bytes = static_cast<std::int64_t>(source_bytes(options, shape, grid)),
+                            .compute = options.train.compute});
+  };
+  MemoryEstimate estimate = estimate_of(*std::ranges::max_element(shape.dictionaries));
+  estimate.master = estimate.moments = estimate.gradients = estimate.working_copy = 0;
+  for (const std::int64_t features : shape.dictionaries) {
+    const MemoryEstimate one = estimate_of(features);
+    estimate.master += one.master;
+    estimate.moments += one.moments;
+    estimate.gradients += one.gradients;
+    estimate.working_copy += one.working_copy;
+  }
   estimate.frozen_weights = shape.model_bytes;
   return estimate;
 }
@@ -155,22 +171,28 @@ RowPieces held_out_pieces(const RunOptions& options, const RunShape& shape) {
 }
 
 std::string describe(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
-  const std::int64_t checkpoint =
-      checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.width, options.adapter.features);
+  const auto layers = static_cast<std::int64_t>(shape.layers.size());
+  std::int64_t checkpoints = 0, parameters = 0;
+  for (const std::int64_t features : shape.dictionaries) {
+    checkpoints += checkpoint_bytes(static_cast<int>(layers), shape.width, features);
+    parameters += layers * transcoder_parameters(shape.width, features);
+  }
+  const std::string adapters = shape.dictionaries.size() == 1
+                                   ? fmt::format("{} features each", shape.dictionaries.front())
+                                   : fmt::format("{} runs side by side with {} features in all of each layer",
+                                                 shape.dictionaries.size(), all_features(shape));
   const double epochs =
       static_cast<double>(shape.steps * options.train.batch_tokens) / static_cast<double>(shape.train_rows);
   const MemoryEstimate memory = run_memory(options, shape, grid);
   return fmt::format(
-      "train: {} layers of width {}, {} features each, {} trainable parameters\n"
+      "train: {} layers of width {}, {}, {} trainable parameters\n"
       "train: {} steps of {} tokens = {:.2f} epochs of {} rows, {} rows held out\n"
       "train: {} rank{}: {}\n"
       "train: memory per rank: {}\n"
       "train: checkpoints: {} each, {} at most on disk{}",
-      shape.layers.size(), shape.width, options.adapter.features,
-      static_cast<std::int64_t>(shape.layers.size()) * transcoder_parameters(shape.width, options.adapter.features),
-      shape.steps, options.train.batch_tokens, epochs, shape.train_rows, shape.held_out_rows, grid.ranks(),
-      grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), memory.to_string(), readable_bytes(checkpoint),
-      readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)),
+      layers, shape.width, adapters, parameters, shape.steps, options.train.batch_tokens, epochs, shape.train_rows,
+      shape.held_out_rows, grid.ranks(), grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), memory.to_string(),
+      readable_bytes(checkpoints), readable_bytes(checkpoints_on_disk_bytes(checkpoints, options.checkpoint.keep)),
       memory_warning("training", memory.total(), host_memory_bytes()));
 }
 

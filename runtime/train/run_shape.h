@@ -15,11 +15,13 @@
 
 namespace tadapt {
 
+/// Of a run, or of several that are trained side by side.
 struct RunShape {
-  std::vector<int> layers;             ///< trained, ascending
-  std::int64_t width = 0;              ///< D
-  DType row_dtype = DType::kBFloat16;  ///< of x and Δ, as cached
-  std::int64_t train_rows = 0;         ///< N, an epoch: all shards but the held-out ones
+  std::vector<int> layers;                 ///< trained, ascending
+  std::int64_t width = 0;                  ///< D
+  std::vector<std::int64_t> dictionaries;  ///< F of each of the runs
+  DType row_dtype = DType::kBFloat16;      ///< of x and Δ, as cached
+  std::int64_t train_rows = 0;             ///< N, an epoch: all shards but the held-out ones
   std::int64_t shards = 0;
   std::int64_t held_out_shards = 0;  ///< the last ones
   std::int64_t held_out_rows = 0;    ///< looked at per evaluation; they follow the training rows
@@ -39,6 +41,9 @@ RunShape run_shape(const RunOptions& options, const CapturePlan& plan);
 /// ConfigError naming the key when rows cannot be streamed in the order asked for.
 void require_servable_order(const RunOptions& options);
 
+/// ConfigError when a leaf has more activations than active pairs can be counted.
+void require_countable_leaves(const RunOptions& options);
+
 /// The grid asked for, or the cheapest one; ConfigError naming the nearest usable rank counts when there is none.
 ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks);
 
@@ -50,6 +55,9 @@ LoaderOptions loader_options(const RunOptions& options, const ProcessGrid& grid,
 
 /// The held-out rows, a leaf at a time.
 RowPieces held_out_pieces(const RunOptions& options, const RunShape& shape);
+
+/// Σ F over the runs.
+std::int64_t all_features(const RunShape& shape);
 
 /// One line when fewer shards are held out than were asked for; empty otherwise.
 std::string held_out_warning(const RunOptions& options, const RunShape& shape);

@@ -21,10 +21,11 @@ std::vector<ParameterGroupSpec> group_specs(const std::vector<Trainee>& trainees
   return specs;
 }
 
-/// Masters of the trainees become those of other adapters.
-void copy_bundle(Context& context, const AdapterBundle& bundle, TrainingState& state) {
+/// Masters of a run's trainees become those of other adapters.
+void copy_bundle(Context& context, const AdapterBundle& bundle, int run, TrainingState& state) {
   for (std::size_t i = 0; i < state.trainees.size(); ++i) {
     const Trainee& trainee = state.trainees[i];
+    if (trainee.run != run) continue;
     const auto found = std::ranges::find(bundle.layers, trainee.layer, &AdapterBundle::Layer::layer);
     if (found == bundle.layers.end())
       throw ConfigError("adapter.init_from: {} has no adapter of layer {}", bundle.source, trainee.layer);
@@ -54,39 +55,46 @@ TrainingOutcome outcome_so_far(const RunOptions& options, const RunEnvironment& 
   return outcome;
 }
 
-TrainingState make_training_state(const RunOptions& options, const RunEnvironment& environment,
-                                  const Communicator& group, const TraineeRequest& request) {
-  const AdapterShape shape{request.width, options.adapter.features};
+TrainingState make_training_state(const TraineeRequest& request, const RunEnvironment& environment,
+                                  const Communicator& group) {
   const Device device = environment.context.device();
-  const AdapterCompute compute{options.train.compute,
-                               options.adapter.sparse_below.value_or(break_even(device, shape, options.train.compute)),
-                               request.gradients};
   std::vector<Trainee> trainees;
-  for (std::size_t place = 0; place < request.layers.size(); ++place)
-    trainees.push_back(
-        {.name = trainee_name(request.layers[place]),
-         .layer = request.layers[place],
-         .seed = options.train.seed,
-         .loss = request.losses.empty() ? LocalLoss{} : request.losses[place],
-         .adapter = make_adapter(options.adapter.type, shape, compute),
-         .tokens_since_active = std::vector<std::int64_t>(static_cast<std::size_t>(options.adapter.features), 0)});
+  for (const int layer : request.layers) {
+    for (std::size_t run = 0; run < request.runs.size(); ++run) {
+      const RunOptions& options = *request.runs[run];
+      const AdapterShape shape{request.width, options.adapter.features};
+      const AdapterCompute compute{
+          options.train.compute,
+          options.adapter.sparse_below.value_or(break_even(device, shape, options.train.compute)), request.gradients};
+      trainees.push_back(
+          {.name = trainee_name(layer),
+           .layer = layer,
+           .run = static_cast<int>(run),
+           .seed = options.train.seed,
+           .loss = request.losses.empty() ? LocalLoss{} : request.losses[trainees.size()],
+           .adapter = make_adapter(options.adapter.type, shape, compute),
+           .tokens_since_active = std::vector<std::int64_t>(static_cast<std::size_t>(options.adapter.features), 0)});
+    }
+  }
   ParameterStore store(device, group_specs(trainees));
-  AdamWState optimiser(device, store, state_parts(options.optim.shard_state, store, group));
+  AdamWState optimiser(device, store, state_parts(request.runs.front()->optim.shard_state, store, group));
   return {std::move(trainees), std::move(store), std::move(optimiser)};
 }
 
-std::int64_t start_training_state(const RunOptions& options, const RunEnvironment& environment,
-                                  Checkpointer& checkpointer, const std::filesystem::path& checkpoint,
-                                  TrainingState& state) {
-  if (!checkpoint.empty()) return checkpointer.restore(checkpoint, state, environment.print);
-  for (std::size_t i = 0; i < state.trainees.size(); ++i)
-    state.trainees[i].adapter->initialise(environment.context, state.store.master_views(i), state.trainees[i].seed,
-                                          state.trainees[i].layer);
+std::int64_t start_training_state(const PlannedRun& planned, int run, const RunEnvironment& environment,
+                                  Checkpointer& checkpointer, TrainingState& state) {
+  const auto& [options, before] = planned;
+  if (!before.checkpoint.empty()) return checkpointer.restore(before.checkpoint, state, environment.print);
+  for (std::size_t i = 0; i < state.trainees.size(); ++i) {
+    const Trainee& trainee = state.trainees[i];
+    if (trainee.run == run)
+      trainee.adapter->initialise(environment.context, state.store.master_views(i), trainee.seed, trainee.layer);
+  }
   if (options.adapter.init_from.empty()) return 0;
   agree(environment.world, [&] {
     const AdapterBundle bundle = load_adapters(environment.files, options.adapter.init_from, environment.print);
     require_models_fit(environment.files, bundle, options.model.base, options.model.target);
-    copy_bundle(environment.context, bundle, state);
+    copy_bundle(environment.context, bundle, run, state);
     environment.print(fmt::format("train: starts from {}", bundle.source));
   });
   return 0;

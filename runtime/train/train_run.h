@@ -11,4 +11,7 @@ namespace tadapt {
 /// number of ranks and threads and any number of stops and resumes. Collective.
 TrainingOutcome run_training(const RunOptions& options, const RunEnvironment& environment);
 
+/// The same for a caller that goes on when the run cannot: DivergedRun, on every rank.
+TrainingOutcome run_or_diverge(const RunOptions& options, const RunEnvironment& environment);
+
 }  // namespace tadapt

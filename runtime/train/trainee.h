@@ -1,4 +1,4 @@
-// Trainee: the trainer's unit of work; a run is a list of them, a sweep a longer list.
+// Trainee: the trainer's unit of work; a run is a list of them, runs side by side a longer list.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,12 @@
 
 namespace tadapt {
 
-/// One adapter being trained: which layer, with which loss, and what is known of its features. Its parameters live in
-/// the run's ParameterStore under the trainee's index.
+/// One adapter being trained: of which run and layer, with which loss, and what is known of its features. Its
+/// parameters live in the ParameterStore under the trainee's index.
 struct Trainee {
   std::string name;  ///< "layer-003": its files in a checkpoint are called so
   int layer = 0;     ///< of the model
+  int run = 0;       ///< of those that are trained side by side
   std::uint64_t seed = 0;
   LocalLoss loss;
   std::unique_ptr<Adapter> adapter;

@@ -1,6 +1,7 @@
 #include "runtime/train/trainer.h"
 
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "runtime/train/agreement.h"
@@ -27,15 +28,15 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
     parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
     const TrainingStep::Outcome done = parts_.step.run(outcome.step);
     stop_ = done.stop;
-    tokens_ += done.metrics.tokens;
+    tokens_ += done.runs.front().tokens;
     ++outcome.step;
-    if (parts_.log != nullptr) log_step(done.metrics, progress);
+    log_step(done.runs, progress);
     const bool last = outcome.step == total_steps_;
     // Also before a stop: the resumed run starts behind this step.
     if (last || due(outcome.step, parts_.options.train.evaluate_every_steps)) evaluate(outcome.step);
     if (stop_ || last || due(outcome.step, parts_.options.checkpoint.every_steps)) {
       outcome.checkpoint = save(outcome.step);
-      if (parts_.log != nullptr) log_timing(outcome.step, progress);
+      log_timing(outcome.step, progress);
     }
   }
   outcome.finished = outcome.step == total_steps_;
@@ -46,30 +47,37 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
 void Trainer::require_finite_state(std::int64_t step) {
   TrainingState& state = parts_.state;
   const std::int64_t samples = parts_.step.samples_per_step();
-  agree(parts_.environment.world, [&] {
-    for (std::size_t i = 0; i < state.trainees.size(); ++i) {
-      const ParameterGroup& group = state.store.group(i);
-      const std::int64_t begin = state.optimiser.part(i).begin;
-      const std::tuple<const char*, Tensor, std::int64_t> numbers[] = {
-          {"", state.store.master(i), 0},
-          {"AdamW's first moment of ", state.optimiser.first_moment(i), begin},
-          {"AdamW's second moment of ", state.optimiser.second_moment(i), begin}};
-      for (const auto& [prefix, tensor, first_element] : numbers) {
-        const int bad = first_non_finite_parameter(parts_.environment.context, group, tensor, first_element);
-        if (bad < 0) continue;
-        const std::string where = fmt::format("layer {}", state.trainees[i].layer);
-        const std::string what = prefix + group.parameters[static_cast<std::size_t>(bad)].name;
-        throw NonFiniteError("{}", non_finite_message(where, what, step, {(step - 1) * samples, step * samples}));
-      }
+  nlohmann::json mine;  // what this rank finds, of the first run that has something
+  for (std::size_t i = 0; i < state.trainees.size(); ++i) {
+    if (!mine.is_null() && mine.at("run") <= state.trainees[i].run) continue;
+    const ParameterGroup& group = state.store.group(i);
+    const std::int64_t begin = state.optimiser.part(i).begin;
+    const std::tuple<const char*, Tensor, std::int64_t> numbers[] = {
+        {"", state.store.master(i), 0},
+        {"AdamW's first moment of ", state.optimiser.first_moment(i), begin},
+        {"AdamW's second moment of ", state.optimiser.second_moment(i), begin}};
+    for (const auto& [prefix, tensor, first_element] : numbers) {
+      const int bad = first_non_finite_parameter(parts_.environment.context, group, tensor, first_element);
+      if (bad < 0) continue;
+      const std::string where = fmt::format("layer {}", state.trainees[i].layer);
+      const std::string what = prefix + group.parameters[static_cast<std::size_t>(bad)].name;
+      mine = {{"run", state.trainees[i].run},
+              {"message", non_finite_message(where, what, step, {(step - 1) * samples, step * samples})}};
+      break;
     }
-  });
+  }
+  for (const std::string& text : parts_.environment.world.all_gather_text(mine.dump(), "what is not finite")) {
+    const auto found = nlohmann::json::parse(text);
+    if (!found.is_null()) throw DivergedRun(found.at("run"), found.at("message"));
+  }
 }
 
 void Trainer::evaluate(std::int64_t step) {
-  const HeldOutFigures figures = parts_.step.evaluate(step);
-  if (parts_.log == nullptr || figures.empty()) return;
-  parts_.log->held_out(step, figures);
-  parts_.environment.print(fmt::format("step {}: held-out {}", step, figures.summary()));
+  const std::vector<HeldOutFigures> figures = parts_.step.evaluate(step);
+  if (figures.empty() || figures.front().empty()) return;
+  for (std::size_t run = 0; run < figures.size(); ++run)
+    if (MetricsLog* log = parts_.outputs[run].log) log->held_out(step, figures[run]);
+  parts_.environment.print(fmt::format("step {}: held-out {}", step, summary(figures)));
 }
 
 std::string Trainer::save(std::int64_t step) {
@@ -77,10 +85,14 @@ std::string Trainer::save(std::int64_t step) {
   parts_.environment.heartbeat(fmt::format("checkpoint of step {}", step));
   require_finite_state(step);
   try {
-    const std::string path = parts_.checkpointer.save(step, parts_.state);
+    std::string first;
+    for (const RunOutput& output : parts_.outputs) {
+      const std::string path = output.checkpointer.save(step, parts_.state);
+      if (first.empty()) first = path;
+    }
     failed_saves_ = 0;
     checkpoint_seconds_ += seconds_since(start);
-    return path;
+    return first;
   } catch (const Error& error) {
     // A save that ends the run must succeed; a periodic one may fail a few times, loudly.
     const bool final_save = stop_ || step == total_steps_;
@@ -95,20 +107,25 @@ std::string Trainer::save(std::int64_t step) {
   }
 }
 
-void Trainer::log_step(const StepMetrics& metrics, ProgressReport& progress) {
-  if (due(metrics.step, parts_.options.log.metrics_every_steps) || metrics.step == total_steps_)
-    parts_.log->step(metrics);
-  progress.update(metrics.step * parts_.step.samples_per_step(),
-                  [&] { return fmt::format("step {}, {}", metrics.step, metrics.summary()); });
+void Trainer::log_step(const std::vector<StepMetrics>& runs, ProgressReport& progress) {
+  const std::int64_t step = runs.front().step;
+  const bool wanted = due(step, parts_.options.log.metrics_every_steps) || step == total_steps_;
+  for (std::size_t run = 0; wanted && run < runs.size(); ++run)
+    if (MetricsLog* log = parts_.outputs[run].log) log->step(runs[run]);
+  progress.update(step * parts_.step.samples_per_step(),
+                  [&] { return fmt::format("step {}, {}", step, summary(runs)); });
 }
 
 void Trainer::log_timing(std::int64_t step, const ProgressReport& progress) {
-  parts_.log->timing({.step = step,
-                      .seconds = progress.seconds(),
-                      .tokens_per_second = static_cast<double>(tokens_) / progress.seconds(),
-                      .data_stall_seconds = parts_.step.data_stall_seconds(),
-                      .checkpoint_seconds = checkpoint_seconds_,
-                      .ranks = parts_.environment.world.size()});
+  for (const RunOutput& output : parts_.outputs)
+    if (output.log != nullptr)
+      output.log->timing({.step = step,
+                          .seconds = progress.seconds(),
+                          .tokens_per_second = static_cast<double>(tokens_) / progress.seconds(),
+                          .data_stall_seconds = parts_.step.data_stall_seconds(),
+                          .checkpoint_seconds = checkpoint_seconds_,
+                          .ranks = parts_.environment.world.size(),
+                          .share = output.share});
 }
 
 }  // namespace tadapt

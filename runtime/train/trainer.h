@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/train/checkpointing.h"
 #include "runtime/train/progress.h"
@@ -16,33 +18,39 @@ namespace tadapt {
 struct TrainingOutcome {
   bool finished = false;  ///< false: a stop was asked for, and the state is saved
   std::int64_t step = 0;
-  std::string checkpoint;
+  std::string checkpoint;  ///< of the first run
 };
 
-/// One rank's part of a run. Everything is owned by others and outlives it.
+/// Where one run's state and metrics go.
+struct RunOutput {
+  Checkpointer& checkpointer;
+  MetricsLog* log;     ///< rank 0's; null elsewhere
+  double share = 1.0;  ///< of the features of all runs
+};
+
+/// One rank's part of a run, or of several side by side. Everything is owned by others and outlives it.
 struct TrainerParts {
-  const RunOptions& options;
+  const RunOptions& options;  ///< as far as all runs have them in common
   const RunEnvironment& environment;
   TrainingState& state;
   TrainingStep& step;
-  Checkpointer& checkpointer;
-  MetricsLog* log;  ///< rank 0's; null elsewhere
+  std::vector<RunOutput> outputs;  ///< by run
 };
 
 class Trainer {
  public:
-  Trainer(TrainerParts parts, std::int64_t total_steps) : parts_(parts), total_steps_(total_steps) {}
+  Trainer(TrainerParts parts, std::int64_t total_steps) : parts_(std::move(parts)), total_steps_(total_steps) {}
 
-  /// Trains from `first_step` (steps already done) to the end, or to a stop all ranks agree on. Collective. Throws
-  /// NonFiniteError when a gradient, a loss, a weight, a moment or a held-out figure is not finite; such a state is
-  /// never saved.
+  /// Trains from `first_step` (steps already done) to the end, or to a stop all ranks agree on. Collective.
+  /// DivergedRun, on every rank, when a gradient, a loss, a weight, a moment or a held-out figure is not finite; such a
+  /// state is never saved.
   TrainingOutcome run(std::int64_t first_step);
 
  private:
   void require_finite_state(std::int64_t step);
   void evaluate(std::int64_t step);
   std::string save(std::int64_t step);
-  void log_step(const StepMetrics& metrics, ProgressReport& progress);
+  void log_step(const std::vector<StepMetrics>& runs, ProgressReport& progress);
   void log_timing(std::int64_t step, const ProgressReport& progress);
   bool due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
 

@@ -11,7 +11,8 @@
 
 namespace tadapt {
 
-/// What is trained on this rank: index i of each belongs together.
+/// What is trained on this rank: index i of each belongs together. Runs that are trained side by side have a trainee
+/// each of every layer; those of a layer are neighbours, in the runs' order.
 struct TrainingState {
   std::vector<Trainee> trainees;
   ParameterStore store;
@@ -23,14 +24,14 @@ class TrainingStep {
   virtual ~TrainingStep() = default;
 
   struct Outcome {
-    StepMetrics metrics;
-    bool stop = false;  ///< some rank was asked to stop; the same on all of them
+    std::vector<StepMetrics> runs;  ///< what each of the runs is told
+    bool stop = false;              ///< some rank was asked to stop; the same on all of them
   };
-  /// Does step number `step` (from 0) on this rank's part of the state. Collective. NonFiniteError when a gradient or a
-  /// loss is not finite: then nothing was changed by it that will be saved.
+  /// Does step number `step` (from 0) on this rank's part of the state. Collective. DivergedRun, on every rank, when a
+  /// gradient or a loss is not finite: then nothing was changed by it that will be saved.
   virtual Outcome run(std::int64_t step) = 0;
-  /// Held-out figures after `steps` steps; empty when nothing is held out. Collective. NonFiniteError.
-  virtual HeldOutFigures evaluate(std::int64_t steps) = 0;
+  /// Of each run held-out figures after `steps` steps, empty when nothing is held out. Collective. DivergedRun.
+  virtual std::vector<HeldOutFigures> evaluate(std::int64_t steps) = 0;
 
   /// What progress and checkpoints count: so many samples a step.
   virtual std::int64_t samples_per_step() const = 0;

@@ -126,8 +126,7 @@ class RankRun {
                      .environment = environment_,
                      .state = state_,
                      .step = step,
-                     .checkpointer = checkpointer_,
-                     .log = log.get()},
+                     .outputs = {{checkpointer_, log.get()}}},
                     total_steps);
     return trainer.run(first);
   }

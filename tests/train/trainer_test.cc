@@ -64,7 +64,7 @@ TEST_F(TrainerTest, ANonFiniteNumberIsNamedAndNeverSaved) {
   try {
     rank.train(5);
     FAIL() << "trained on";
-  } catch (const NonFiniteError& error) {
+  } catch (const DivergedRun& error) {
     EXPECT_THAT(error.what(),
                 ::testing::AllOf(::testing::HasSubstr("layer 1"), ::testing::HasSubstr("gradient of W_enc"),
                                  ::testing::HasSubstr("step 1"), ::testing::HasSubstr("samples 0 to 31")));
@@ -79,7 +79,7 @@ TEST_F(TrainerTest, AWeightThatOverflowsIsNamedAndNeverSaved) {
   options.checkpoint.every_steps = 1;
   SelfCommunicator self;
   RankRun rank(files_, self, options, folder_ / "cache", ProcessGrid({}, {0, 1, 2}));
-  EXPECT_ERROR(rank.train(5), NonFiniteError,
+  EXPECT_ERROR(rank.train(5), DivergedRun,
                ::testing::AllOf(::testing::HasSubstr("layer 0: W_enc is not finite at step 1"),
                                 ::testing::HasSubstr("samples 0 to 31")));
   EXPECT_FALSE(files_.exists(folder_ / "run/checkpoints"));
