@@ -126,7 +126,9 @@ std::uint64_t ActivationLoader::allocated_bytes() const {
 }
 
 /// At most one block beyond that in which the wanted batch ends.
-bool ActivationLoader::may_plan() const { return !planning_ && last_planned_begin_ < wanted_end(); }
+bool ActivationLoader::may_plan() const {
+  return !planning_ && last_planned_begin_ < wanted_end() && planned_end_ < options_.end_sample;
+}
 
 ActivationLoader::Block* ActivationLoader::claimable() const {
   const auto found =

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -23,6 +24,7 @@ struct LoaderOptions {
   BatchSlice slice;
   int threads = 2;               ///< reading threads, at least 1
   Device device = Device::kCpu;  ///< that copies from the batches' memory, which lies on the host
+  std::int64_t end_sample = std::numeric_limits<std::int64_t>::max();  ///< no batch is asked for behind it
 };
 
 /// Memory that a loader never exceeds (per-thread reading scratch of about 256 KiB aside): this rank's part of the

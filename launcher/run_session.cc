@@ -51,7 +51,7 @@ RunSession::RunSession(const RunOptions& options, const Process& process)
     : world_(make_communicator(process.session, options.grid.timeout_seconds)),
       context_(context_of(options, *world_, process)),
       watchdog_(process.session.who(), watchdog_seconds(options)),
-      files_(process.files, [this] { watchdog_.beat(); }),
+      files_(process.files, [this](const FileTransfer&) { watchdog_.beat(); }),
       environment_{.files = files_,
                    .world = *world_,
                    .context = context_,

@@ -27,6 +27,7 @@ class CachedRows : public TrainingRows {
     const RunEnvironment& environment = request_.environment;
     LoaderOptions loading = loader_options(request_.options, request_.grid, environment.world.rank(), first_step);
     loading.device = environment.context.device();
+    loading.end_sample = shape_.steps * request_.options.train.batch_tokens;
     return std::make_unique<ActivationLoader>(cache_, data_order(request_.options, shape_), loading);
   }
 
