@@ -12,11 +12,19 @@ TEST(ObservedFileSystem, TellsOfEveryTransfer) {
   RealFileSystem real;
   const testing::TemporaryDirectory folder;
   int transfers = 0;
-  ObservedFileSystem files(real, [&] { ++transfers; });
+  std::uint64_t read = 0, written = 0;
+  ObservedFileSystem files(real, [&](const FileTransfer& transfer) {
+    ++transfers;
+    read += transfer.read;
+    written += transfer.written;
+    EXPECT_EQ(transfer.path.parent_path(), folder.path());
+  });
   write_atomically(files, folder / "a", "text");
   EXPECT_EQ(transfers, 1);
   EXPECT_EQ(read_text(files, folder / "a"), "text");
   EXPECT_EQ(transfers, 2);
+  EXPECT_EQ(read, 4u);
+  EXPECT_EQ(written, 4u);
   EXPECT_TRUE(files.exists(folder / "a"));
   EXPECT_EQ(files.list(folder.path()), std::vector<std::string>{"a"});
   EXPECT_EQ(files.file_size(folder / "a"), 4u);
