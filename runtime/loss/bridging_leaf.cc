@@ -85,7 +85,6 @@ void BridgingLeaf::take_cotangents() {
   clear(machine_.context, cotangent_);
   if (!first_stage()) entering_ = take(adapter_branches(interval_before(layers().begin)));
   for (int i = 0; i < bridges; ++i) a2r_cotangents_.push_back(take(1));
-  if (bridges == 0) return;
   a2r_cotangent_ = take(bridges);
   clear(machine_.context, a2r_cotangent_);
 }
