@@ -93,7 +93,7 @@ void dry_run(const SweepRequest& request, const RunEnvironment& environment) {
     std::string names;
     std::vector<const RunOptions*> runs;
     for (const PlannedRun& run : cohort) {
-      names += " " + run.options.dir.filename().string();
+      names += fmt::format(" {}", run.options.dir.filename().string());
       runs.push_back(&run.options);
     }
     environment.print(fmt::format("sweep: from step {}:{}", cohort.front().before.step, names));

@@ -18,7 +18,7 @@ namespace tadapt {
 struct TrainingOutcome {
   bool finished = false;  ///< false: a stop was asked for, and the state is saved
   std::int64_t step = 0;
-  std::string checkpoint;  ///< of the first run
+  std::string checkpoint = {};  ///< of the first run
 };
 
 /// Where one run's state and metrics go.

@@ -14,7 +14,7 @@ std::string names_of(const Cohort& cohort) {
   std::string names = fmt::format("from {}:", cohort.front().before.step);
   for (const PlannedRun& run : cohort) {
     EXPECT_EQ(run.before.step, cohort.front().before.step);
-    names += " " + run.options.dir.filename().string();
+    names += fmt::format(" {}", run.options.dir.filename().string());
   }
   return names;
 }

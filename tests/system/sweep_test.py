@@ -74,8 +74,9 @@ class SweepTest(SystemTest):
             process = start(self.sweep_words("killed"), draw.choice([1, 2]))
             wait_until(lambda: set(checkpoints.glob("step-*[0-9]")) - before or process.poll() is not None)
             kill_everything(process)
+        before = set(checkpoints.glob("step-*[0-9]"))
         process = start(self.sweep_words("killed"))
-        wait_until(lambda: process.poll() is not None or (self.scratch / "killed/sweep.json").exists())
+        wait_until(lambda: process.poll() is not None or set(checkpoints.glob("step-*[0-9]")) - before)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGUSR1)
         output, _ = process.communicate(timeout=60)

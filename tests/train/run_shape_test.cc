@@ -15,7 +15,12 @@ std::int64_t loader_bytes(RowOrder order, DType rows) {
   options.train.reduction_leaves = 1;
   options.train.window_tokens = 1000;
   options.train.order = order;
-  const RunShape shape{.layers = {0, 3}, .width = 8, .dictionaries = {options.adapter.features}, .row_dtype = rows, .train_rows = 5000, .steps = 1};
+  const RunShape shape{.layers = {0, 3},
+                       .width = 8,
+                       .dictionaries = {options.adapter.features},
+                       .row_dtype = rows,
+                       .train_rows = 5000,
+                       .steps = 1};
   return run_memory(options, shape, run_grid(options, shape, 1)).loader;
 }
 
@@ -36,7 +41,7 @@ TEST(RunShape, StreamedRowsNeedModelsAWindowAndTheRowsUnderWay) {
   options.train.held_out_tokens = 1000;
   options.cache.held_out_shards = 1;
   CapturePlan plan;
-  plan.format = {.layers = {0, 3}, .width = 8, .dictionaries = {options.adapter.features}, .row_dtype = DType::kInt8};
+  plan.format = {.layers = {0, 3}, .width = 8, .row_dtype = DType::kInt8};
   plan.rows_per_shard = {5000, 50};
   plan.sequences = {{.rows = 5000, .tokens = 5000}, {.rows = 50, .tokens = 60}};
   plan.rows = 5050;
@@ -102,10 +107,12 @@ TEST(RunShape, RefusesLeavesWhosePairsCannotBeCounted) {
 
 TEST(RunShape, SaysWhenARankNeedsMoreMemoryThanTheHostHas) {
   RunOptions options;
-  const RunShape small{.layers = {0}, .width = 8, .train_rows = 100000, .steps = 1};
+  const RunShape small{
+      .layers = {0}, .width = 8, .dictionaries = {options.adapter.features}, .train_rows = 100000, .steps = 1};
   EXPECT_THAT(describe(options, small, run_grid(options, small, 1)), ::testing::Not(::testing::HasSubstr("WARNING")));
   options.adapter.features = 1 << 24;
-  const RunShape large{.layers = {0}, .width = 1 << 20, .train_rows = 100000, .steps = 1};
+  const RunShape large{
+      .layers = {0}, .width = 1 << 20, .dictionaries = {options.adapter.features}, .train_rows = 100000, .steps = 1};
   EXPECT_THAT(describe(options, large, run_grid(options, large, 1)), ::testing::HasSubstr("\nWARNING: a rank needs "));
 }
 
