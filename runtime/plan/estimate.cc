@@ -20,7 +20,7 @@ std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features) {
 }
 
 std::int64_t MemoryEstimate::total() const {
-  return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader + collected;
+  return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader + held;
 }
 
 MemoryEstimate estimate_memory(const MemoryRequest& request) {
@@ -39,8 +39,8 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
   estimate.leaf_buffers = leaf_joiner_bytes(layer_parameters, request.leaves / request.data_parallel);
   estimate.batch = kFloatBytes * leaf_tokens * (2 * request.features + request.width);
   estimate.loader = request.loader_bytes;
-  if (request.state_shards > 1)
-    estimate.collected = 2 * kFloatBytes * layer_parameters * std::min(2, request.layers_in_block);
+  const int written = (request.layers_in_block + request.writers - 1) / request.writers;
+  estimate.held = request.held_for_checkpoint * layer_parameters * written;
   return estimate;
 }
 
@@ -54,7 +54,7 @@ std::string MemoryEstimate::to_string() const {
                                                                       {"leaf buffers", leaf_buffers},
                                                                       {"batch", batch},
                                                                       {"loader", loader},
-                                                                      {"moments to write", collected}}};
+                                                                      {"checkpoint copy", held}}};
   for (const auto& [part, bytes] : parts) {
     if (bytes > 0) text += fmt::format(" {} {},", part, readable_bytes(bytes));
   }

@@ -16,7 +16,9 @@ struct MemoryRequest {
   std::int64_t features = 0;  ///< F
   int layers_in_block = 1;    ///< trained on this rank
   int data_parallel = 1;
-  int state_shards = 1;  ///< ranks that share the moments
+  int state_shards = 1;                  ///< ranks that share the moments
+  int writers = 1;                       ///< ranks that share the writing of a checkpoint
+  std::int64_t held_for_checkpoint = 0;  ///< bytes of a parameter that are held while it is written
   std::int64_t leaves = 8;
   std::int64_t batch_tokens = 0;  ///< over all ranks
   std::int64_t loader_bytes = 0;  ///< loader_memory_bytes; 0 when there is no cache
@@ -34,10 +36,10 @@ struct MemoryEstimate {
   std::int64_t leaf_buffers = 0;    ///< one layer's gradients of leaves on their way through the tree
   std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
   std::int64_t loader = 0;          ///< batches in use and read ahead
-  std::int64_t collected = 0;  ///< whole moments of one layer, or of two, while checkpoints of shared ones are written
+  std::int64_t held = 0;            ///< copies of what this rank writes of a checkpoint, in host memory
   std::int64_t total() const;
-  std::int64_t on_device() const { return total() - loader - collected; }  ///< where the adapters are trained
-  std::string to_string() const;                                           ///< one line, largest unit first
+  std::int64_t on_device() const { return total() - loader - held; }  ///< where the adapters are trained
+  std::string to_string() const;                                      ///< one line, largest unit first
 };
 MemoryEstimate estimate_memory(const MemoryRequest& request);
 

@@ -14,6 +14,7 @@
 #include "runtime/train/device_choice.h"
 #include "runtime/train/grid_link.h"
 #include "runtime/train/prepare_cache.h"
+#include "runtime/train/run_shape.h"
 #include "runtime/train/run_state.h"
 
 namespace tadapt {
@@ -125,6 +126,8 @@ MemoryEstimate memory_of_rank(const RunOptions& options, const BridgingShape& sh
                        .layers_in_block = static_cast<int>(trained),
                        .data_parallel = grid.data_parallel(),
                        .state_shards = options.optim.shard_state == ShardState::kOn ? grid.group_size() : 1,
+                       .writers = grid.group_size(),
+                       .held_for_checkpoint = held_for_checkpoint(options),
                        .leaves = shape.leaves,
                        .compute = options.train.compute});
   DecoderConfig of_rank = shape.target;

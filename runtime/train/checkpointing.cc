@@ -6,7 +6,6 @@
 
 #include "kernels/core/memory.h"
 #include "runtime/train/agreement.h"
-#include "runtime/train/state_shards.h"
 
 namespace tadapt {
 namespace {
@@ -14,8 +13,8 @@ namespace {
 constexpr char kCounters[] = "tokens_since_active";
 constexpr char kFirst[] = "m.", kSecond[] = "v.";
 
-std::string adapter_file(const Trainee& trainee) { return trainee.name + ".safetensors"; }
-std::string optimizer_file(const Trainee& trainee) { return trainee.name + ".optimizer.safetensors"; }
+std::string adapter_file(const std::string& trainee) { return trainee + ".safetensors"; }
+std::string optimizer_file(const std::string& trainee) { return trainee + ".optimizer.safetensors"; }
 
 /// "m.W_enc", "v.W_enc", … over both moments.
 NamedTensors moment_tensors(const ParameterGroup& layout, const WholeMoments& moments) {
@@ -52,19 +51,8 @@ NamedTensors named(const ParameterTensors& tensors) {
   return result;
 }
 
-Tensor counters_of(Trainee& trainee) {
-  std::vector<std::int64_t>& counters = trainee.tokens_since_active;
+Tensor tensor_of(std::vector<std::int64_t>& counters) {
   return Tensor::of(std::span(counters), {static_cast<std::int64_t>(counters.size())});
-}
-
-std::vector<PartRecord> write_trainee(Context& context, CheckpointWriter& writer, Trainee& trainee,
-                                      const ParameterGroup& layout, const Tensor& master, const WholeMoments& moments) {
-  const HostView masters(context, master);
-  NamedTensors optimizer = moment_tensors(layout, moments);
-  optimizer[kCounters] = counters_of(trainee);
-  return {writer.write_part(adapter_file(trainee), named(parameter_views(layout, masters.tensor())),
-                            {{"layer", std::to_string(trainee.layer)}}),
-          writer.write_part(optimizer_file(trainee), optimizer)};
 }
 
 }  // namespace
@@ -92,54 +80,101 @@ std::vector<std::size_t> Checkpointer::own_trainees(const TrainingState& state) 
   return own;
 }
 
-std::vector<PartRecord> Checkpointer::write_parts(CheckpointWriter& writer, TrainingState& state) const {
-  auto& [trainees, store, optimiser] = state;
-  std::vector<PartRecord> records;
-  std::exception_ptr failure;  // kept until the end: others wait for this rank's part of the moments
+Checkpointer::HeldTrainee Checkpointer::hold_trainee(TrainingState& state, std::size_t index, WholeMoments moments,
+                                                     Hold hold) const {
+  const Trainee& trainee = state.trainees[index];
+  const Tensor live = state.store.master(index);
+  HeldTrainee held{.name = trainee.name,
+                   .layer = trainee.layer,
+                   .layout = state.store.group(index),
+                   .moments = std::move(moments),
+                   .memory = {},
+                   .masters = live,
+                   .counters = trainee.tokens_since_active};
+  if (hold == Hold::kCopy || live.device() != Device::kCpu) {
+    held.memory = Buffer(Device::kCpu, DType::kFloat32, live.shape());
+    held.masters = held.memory.tensor();
+    copy(context_, live, held.masters);
+    synchronize(context_);
+  }
+  return held;
+}
+
+void Checkpointer::begin(std::int64_t step, TrainingState& state, Hold hold) {
+  save_.reset();
+  Save save{.writer = CheckpointWriter(files_, plan_.run_dir / "checkpoints", step), .step = step, .trainees = {}};
+  on_rank_zero(world_, [&] {
+    save.writer.prepare();
+    return std::string();
+  });
   // The ranks of a group share the writing: of each `ranks` trainees every one writes its own.
   const auto ranks = static_cast<std::size_t>(group_.size()), place = static_cast<std::size_t>(group_.rank());
   const std::vector<std::size_t> of_run = own_trainees(state);
-  for (std::size_t first = 0; first < of_run.size(); first += ranks) {
-    std::optional<WholeMoments> moments;
-    for (std::size_t at = first; at < std::min(first + ranks, of_run.size()); ++at) {
-      if (at != first + place && !optimiser.sharded()) continue;
-      WholeMoments whole(context_, group_, optimiser, of_run[at]);
-      if (at == first + place) moments = std::move(whole);
-    }
-    if (!moments || failure) continue;
-    const std::size_t own = of_run[first + place];
-    try {
-      for (PartRecord& record :
-           write_trainee(context_, writer, trainees[own], store.group(own), store.master(own), *moments))
-        records.push_back(std::move(record));
-    } catch (const std::exception&) {
-      failure = std::current_exception();
-    }
+  for (std::size_t at = 0; at < of_run.size(); ++at) {
+    const bool own = at % ranks == place;
+    if (!own && !state.optimiser.sharded()) continue;
+    WholeMoments moments(context_, group_, state.optimiser, of_run[at], hold);
+    if (own) save.trainees.push_back(hold_trainee(state, of_run[at], std::move(moments), hold));
   }
-  if (failure) std::rethrow_exception(failure);
-  return records;
+  save_.emplace(std::move(save));
+}
+
+std::vector<PartRecord> Checkpointer::write_trainee(HeldTrainee& trainee) {
+  NamedTensors optimizer = moment_tensors(trainee.layout, trainee.moments);
+  optimizer[kCounters] = tensor_of(trainee.counters);
+  CheckpointWriter& writer = save_->writer;
+  return {writer.write_part(adapter_file(trainee.name), named(parameter_views(trainee.layout, trainee.masters)),
+                            {{"layer", std::to_string(trainee.layer)}}),
+          writer.write_part(optimizer_file(trainee.name), optimizer)};
+}
+
+void Checkpointer::write(const std::stop_token& stop) {
+  try {
+    for (HeldTrainee& trainee : save_->trainees) {
+      if (stop.stop_requested()) return;
+      for (PartRecord& record : write_trainee(trainee)) save_->records.push_back(std::move(record));
+    }
+  } catch (const std::exception&) {
+    save_->failure = std::current_exception();
+  }
+}
+
+void Checkpointer::gather() {
+  save_->trainees.clear();
+  agree(world_, [&] {
+    if (save_->failure) std::rethrow_exception(save_->failure);
+  });
+  nlohmann::json mine = nlohmann::json::array();
+  for (const PartRecord& record : save_->records) mine.push_back(record.to_json());
+  save_->records.clear();
+  for (const std::string& rank : world_.all_gather_text(mine.dump(), "checkpoint records"))
+    for (const auto& record : nlohmann::json::parse(rank)) save_->records.push_back(PartRecord::from_json(record));
+}
+
+void Checkpointer::commit() {
+  if (world_.rank() != 0) return;
+  try {
+    save_->path = save_->writer.commit(save_->records, description(save_->step)).string();
+    verified_.insert(save_->path);
+    save_->writer.prune(static_cast<int>(plan_.keep), verified_);
+  } catch (const std::exception&) {
+    save_->failure = std::current_exception();
+  }
+}
+
+std::string Checkpointer::conclude() {
+  return on_rank_zero(world_, [&] {
+    if (save_->failure) std::rethrow_exception(save_->failure);
+    return save_->path;
+  });
 }
 
 std::string Checkpointer::save(std::int64_t step, TrainingState& state) {
-  CheckpointWriter writer(files_, plan_.run_dir / "checkpoints", step);
-  on_rank_zero(world_, [&] {
-    writer.prepare();
-    return std::string();
-  });
-  nlohmann::json mine = nlohmann::json::array();
-  agree(world_, [&] {
-    for (const PartRecord& record : write_parts(writer, state)) mine.push_back(record.to_json());
-  });
-  const std::vector<std::string> all = world_.all_gather_text(mine.dump(), "checkpoint records");
-  return on_rank_zero(world_, [&] {
-    std::vector<PartRecord> records;
-    for (const std::string& rank : all)
-      for (const auto& record : nlohmann::json::parse(rank)) records.push_back(PartRecord::from_json(record));
-    const std::filesystem::path path = writer.commit(records, description(step));
-    verified_.insert(path);
-    writer.prune(static_cast<int>(plan_.keep), verified_);
-    return path.string();
-  });
+  begin(step, state, Hold::kInPlace);
+  write({});
+  gather();
+  commit();
+  return conclude();
 }
 
 nlohmann::json Checkpointer::description(std::int64_t step) const {
@@ -159,12 +194,12 @@ std::int64_t Checkpointer::restore(const std::filesystem::path& checkpoint, Trai
     step = info.step;
     require_same_run(info, warn);
     for (const std::size_t i : own_trainees(state)) {
-      const std::string masters = adapter_file(trainees[i]), moments = optimizer_file(trainees[i]);
+      const std::string masters = adapter_file(trainees[i].name), moments = optimizer_file(trainees[i].name);
       copy_into(context_, read_part(files_, info, masters), named(store.master_views(i)),
                 (checkpoint / masters).string());
       const CheckpointPart saved = read_part(files_, info, moments);
       const std::string file = (checkpoint / moments).string();
-      copy_into(context_, saved, {{kCounters, counters_of(trainees[i])}}, file);
+      copy_into(context_, saved, {{kCounters, tensor_of(trainees[i].tokens_since_active)}}, file);
       restore_moments(saved, store.group(i), optimiser, i, file);
     }
   });

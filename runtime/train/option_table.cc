@@ -267,6 +267,11 @@ Options checkpoint_options() {
       integer({"checkpoint.failures_allowed", "saves", "Failed periodic saves in a row before the run stops.",
                OnResume::kMayDiffer},
               field(&RunOptions::checkpoint, &CheckpointOptions::failures_allowed), 0, 1 << 20),
+      word({"checkpoint.asynchronous", "",
+            "on: periodic checkpoints are copied in memory and written beside training; off: training waits for them.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::checkpoint, &CheckpointOptions::asynchronous),
+           {{"off", Asynchronous::kOff}, {"on", Asynchronous::kOn}}),
   };
 }
 

@@ -21,6 +21,7 @@ enum class SparsityScale { kAuto, kRelative, kAbsolute };
 enum class Recipe { kCode, kPaper };
 enum class Recompute { kNone, kHidden };
 enum class ShardState { kOff, kOn };
+enum class Asynchronous { kOff, kOn };
 
 struct ModelOptions {
   std::filesystem::path base;        ///< directory of the base model
@@ -101,6 +102,7 @@ struct CheckpointOptions {
   std::int64_t every_steps = 500;  ///< 0: only at the end and on signals
   std::int64_t keep = 2;
   int failures_allowed = 3;  ///< consecutive failed periodic saves before the run stops
+  Asynchronous asynchronous = Asynchronous::kOn;
 };
 
 struct GridOptions {

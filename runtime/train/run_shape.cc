@@ -122,6 +122,12 @@ ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks
   return ProcessGrid(chosen, shape.layers);
 }
 
+std::int64_t held_for_checkpoint(const RunOptions& options) {
+  constexpr std::int64_t kMaster = 4, kMoments = 8;
+  if (options.checkpoint.asynchronous == Asynchronous::kOn) return kMaster + kMoments;
+  return options.optim.shard_state == ShardState::kOn ? kMoments : 0;
+}
+
 MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid) {
   const auto estimate_of = [&](std::int64_t features) {
     return estimate_memory({.width = shape.width,
@@ -129,19 +135,22 @@ MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, cons
                             .layers_in_block = static_cast<int>(grid.layers_of_block(0).size()),
                             .data_parallel = grid.data_parallel(),
                             .state_shards = options.optim.shard_state == ShardState::kOn ? grid.data_parallel() : 1,
+                            .writers = grid.data_parallel(),
+                            .held_for_checkpoint = held_for_checkpoint(options),
                             .leaves = options.train.reduction_leaves,
                             .batch_tokens = options.train.batch_tokens,
                             .loader_bytes = static_cast<std::int64_t>(source_bytes(options, shape, grid)),
                             .compute = options.train.compute});
   };
   MemoryEstimate estimate = estimate_of(*std::ranges::max_element(shape.dictionaries));
-  estimate.master = estimate.moments = estimate.gradients = estimate.working_copy = 0;
+  estimate.master = estimate.moments = estimate.gradients = estimate.working_copy = estimate.held = 0;
   for (const std::int64_t features : shape.dictionaries) {
     const MemoryEstimate one = estimate_of(features);
     estimate.master += one.master;
     estimate.moments += one.moments;
     estimate.gradients += one.gradients;
     estimate.working_copy += one.working_copy;
+    estimate.held += one.held;
   }
   estimate.frozen_weights = shape.model_bytes;
   return estimate;

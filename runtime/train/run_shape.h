@@ -47,6 +47,10 @@ void require_countable_leaves(const RunOptions& options);
 /// The grid asked for, or the cheapest one; ConfigError naming the nearest usable rank counts when there is none.
 ProcessGrid run_grid(const RunOptions& options, const RunShape& shape, int ranks);
 
+/// Bytes of a parameter that are held in host memory while a checkpoint is written beside training, or its moments come
+/// from several ranks.
+std::int64_t held_for_checkpoint(const RunOptions& options);
+
 /// Memory of the rank with most layers while training.
 MemoryEstimate run_memory(const RunOptions& options, const RunShape& shape, const ProcessGrid& grid);
 

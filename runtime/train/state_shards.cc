@@ -35,9 +35,10 @@ void join_square_sums(Context& context, Communicator& group, const AdamWState& o
   synchronize(context);
 }
 
-WholeMoments::WholeMoments(Context& context, Communicator& group, const AdamWState& optimiser, std::size_t index) {
+WholeMoments::WholeMoments(Context& context, Communicator& group, const AdamWState& optimiser, std::size_t index,
+                           Hold hold) {
   const auto whole = [&](const Tensor& moment) -> Moment {
-    if (!optimiser.sharded() && moment.device() == Device::kCpu) return {{}, moment};
+    if (!optimiser.sharded() && moment.device() == Device::kCpu && hold == Hold::kInPlace) return {{}, moment};
     const auto [begin, end] = optimiser.part(index);
     Buffer memory(Device::kCpu, DType::kFloat32, {optimiser.square_sums(index).elements() * kParameterBlock});
     const Tensor tensor = memory.tensor();

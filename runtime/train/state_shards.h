@@ -17,10 +17,13 @@ std::vector<ParameterPart> state_parts(ShardState shard, const ParameterStore& s
 /// group.
 void join_square_sums(Context& context, Communicator& group, const AdamWState& optimiser, std::size_t index);
 
+/// Whether numbers on the host are looked at where they are, or copied so that they may change meanwhile.
+enum class Hold : std::uint8_t { kInPlace, kCopy };
+
 /// A trainee's moments on the host, whole. Where the state is sharded, making it is collective over the group.
 class WholeMoments {
  public:
-  WholeMoments(Context& context, Communicator& group, const AdamWState& optimiser, std::size_t index);
+  WholeMoments(Context& context, Communicator& group, const AdamWState& optimiser, std::size_t index, Hold hold);
   const Tensor& first() const { return first_.tensor; }
   const Tensor& second() const { return second_.tensor; }
 

@@ -22,12 +22,18 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
                           parts_.options.log.every_seconds, parts_.environment.print);
   for (std::size_t i = 0; i < parts_.state.trainees.size(); ++i)
     parts_.state.trainees[i].adapter->prepare(parts_.environment.context, parts_.state.store.master_views(i));
+  if (parts_.options.checkpoint.asynchronous == Asynchronous::kOn) {
+    std::vector<Checkpointer*> runs;
+    for (const RunOutput& output : parts_.outputs) runs.push_back(&output.checkpointer);
+    saves_.emplace(parts_.environment.world, std::move(runs));
+  }
   TrainingOutcome outcome;
   outcome.step = first_step;
   while (outcome.step < total_steps_ && !stop_) {
     parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
     const TrainingStep::Outcome done = parts_.step.run(outcome.step);
     stop_ = done.stop;
+    advance_save();
     tokens_ += done.runs.front().tokens;
     ++outcome.step;
     log_step(done.runs, progress);
@@ -80,30 +86,49 @@ void Trainer::evaluate(std::int64_t step) {
   parts_.environment.print(fmt::format("step {}: held-out {}", step, summary(figures)));
 }
 
+/// Begins a save, or makes it where it must be there afterwards; then its path.
 std::string Trainer::save(std::int64_t step) {
   const auto start = std::chrono::steady_clock::now();
+  const bool final_save = stop_ || step == total_steps_;
   parts_.environment.heartbeat(fmt::format("checkpoint of step {}", step));
   require_finite_state(step);
+  std::string first;
+  if (saves_ && saves_->under_way()) attempt(saves_->step(), MayFail::kYes, [&] { saves_->finish(); });
+  if (saves_ && !final_save) {
+    attempt(step, MayFail::kYes, [&] { saves_->begin(step, parts_.state); });
+  } else {
+    attempt(step, final_save ? MayFail::kNo : MayFail::kYes, [&] {
+      for (const RunOutput& output : parts_.outputs) {
+        const std::string path = output.checkpointer.save(step, parts_.state);
+        if (first.empty()) first = path;
+      }
+    });
+  }
+  checkpoint_seconds_ += seconds_since(start);
+  return first;
+}
+
+/// Goes on with a save that is written beside training.
+void Trainer::advance_save() {
+  if (!saves_ || !saves_->under_way()) return;
+  const auto start = std::chrono::steady_clock::now();
+  attempt(saves_->step(), MayFail::kYes, [&] { saves_->advance(); });
+  checkpoint_seconds_ += seconds_since(start);
+}
+
+/// A save that ends the run must succeed; a periodic one may fail a few times, loudly.
+void Trainer::attempt(std::int64_t step, MayFail may_fail, const std::function<void()>& save) {
   try {
-    std::string first;
-    for (const RunOutput& output : parts_.outputs) {
-      const std::string path = output.checkpointer.save(step, parts_.state);
-      if (first.empty()) first = path;
-    }
-    failed_saves_ = 0;
-    checkpoint_seconds_ += seconds_since(start);
-    return first;
+    save();
+    if (!saves_ || !saves_->under_way()) failed_saves_ = 0;
   } catch (const Error& error) {
-    // A save that ends the run must succeed; a periodic one may fail a few times, loudly.
-    const bool final_save = stop_ || step == total_steps_;
-    if (final_save || error.code() != ExitCode::kCannotWrite ||
+    if (may_fail == MayFail::kNo || error.code() != ExitCode::kCannotWrite ||
         ++failed_saves_ > parts_.options.checkpoint.failures_allowed)
       throw;
     if (parts_.environment.world.rank() == 0)
       parts_.environment.print(fmt::format("WARNING: checkpoint of step {} failed ({} of {} allowed in a row): {}",
                                            step, failed_saves_, parts_.options.checkpoint.failures_allowed,
                                            error.what()));
-    return {};
   }
 }
 

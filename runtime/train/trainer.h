@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "runtime/train/background_saves.h"
 #include "runtime/train/checkpointing.h"
 #include "runtime/train/progress.h"
 #include "runtime/train/run_environment.h"
@@ -49,7 +52,10 @@ class Trainer {
  private:
   void require_finite_state(std::int64_t step);
   void evaluate(std::int64_t step);
+  enum class MayFail { kNo, kYes };
   std::string save(std::int64_t step);
+  void advance_save();
+  void attempt(std::int64_t step, MayFail may_fail, const std::function<void()>& save);
   void log_step(const std::vector<StepMetrics>& runs, ProgressReport& progress);
   void log_timing(std::int64_t step, const ProgressReport& progress);
   bool due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
@@ -57,6 +63,7 @@ class Trainer {
   TrainerParts parts_;
   std::int64_t total_steps_;
   bool stop_ = false;
+  std::optional<BackgroundSaves> saves_;
   int failed_saves_ = 0;
   std::int64_t tokens_ = 0;  ///< since run() began
   double checkpoint_seconds_ = 0.0;

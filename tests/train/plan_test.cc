@@ -60,13 +60,14 @@ TEST(Estimate, MomentsAreShared) {
   MemoryRequest request{.width = 2, .features = 3, .layers_in_block = 5, .data_parallel = 4, .batch_tokens = 80};
   const MemoryEstimate whole = estimate_memory(request);
   EXPECT_EQ(whole.moments, 5 * 17 * 8);
-  request.state_shards = 4;
+  request.state_shards = request.writers = 4;
+  request.held_for_checkpoint = 12;
   const MemoryEstimate shared = estimate_memory(request);
   EXPECT_EQ(shared.moments, 5 * 17 * 2);
-  EXPECT_EQ(shared.collected, 2 * 17 * 8);
+  EXPECT_EQ(shared.held, 2 * 17 * 12);  // of 5 layers one rank writes 2
   EXPECT_EQ(whole.on_device() - shared.on_device(), 5 * 17 * 6);
-  EXPECT_EQ(whole.total() - shared.total(), 5 * 17 * 6 - 2 * 17 * 8);
-  EXPECT_EQ(whole.collected, 0);
+  EXPECT_EQ(whole.total() - shared.total(), 5 * 17 * 6 - 2 * 17 * 12);
+  EXPECT_EQ(whole.held, 0);
 }
 
 TEST(Estimate, Checkpoints) {

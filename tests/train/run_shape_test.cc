@@ -55,7 +55,7 @@ TEST(RunShape, StreamedRowsNeedModelsAWindowAndTheRowsUnderWay) {
   constexpr std::int64_t kHeldOut = 4 * 8;            // ceil(50 / 8) pieces, of which a rank has four
   constexpr std::int64_t kUnderWay = 5050 * (4 + 8);  // made in fp32, sent and received as they are handed out
   EXPECT_EQ(memory.loader, kRowNumbers * (4 * (kWindow + kHeldOut) + kUnderWay));
-  EXPECT_EQ(memory.on_device(), memory.total() - memory.loader);
+  EXPECT_EQ(memory.on_device(), memory.total() - memory.loader - memory.held);
 }
 
 TEST(RunShape, StreamedRowsHaveAnOrderOfWindows) {

@@ -94,7 +94,7 @@ class RankRun {
         state_(make_state()),
         checkpointer_(context_, files, world, *group_,
                       {.run_dir = options.dir,
-                       .keep = 2,
+                       .keep = options.checkpoint.keep,
                        .samples_per_step = options.train.batch_tokens,
                        .samples_per_epoch = shape_.train_rows,
                        .provenance = {{"config_hash", "c"}, {"base", "b"}, {"target", "t"}, {"cache", "k"}}}) {
@@ -175,11 +175,13 @@ class TrainerTest : public ::testing::Test {
   }
 
   /// Trains on a grid of thread ranks; what each rank's trace was.
-  std::vector<std::vector<std::string>> train(const std::string& run, GridShape shape, std::int64_t steps) {
+  std::vector<std::vector<std::string>> train(const std::string& run, GridShape shape, std::int64_t steps,
+                                              const std::function<void(RunOptions&)>& change = {}) {
     files_.make_directories(folder_ / run);
-    const RunOptions options = small_options(folder_ / run);
-    std::vector<std::vector<std::string>> traces(static_cast<std::size_t>(shape.blocks * shape.data_parallel));
-    run_ranks(shape.blocks * shape.data_parallel, [&](Communicator& world) {
+    RunOptions options = small_options(folder_ / run);
+    if (change) change(options);
+    std::vector<std::vector<std::string>> traces(static_cast<std::size_t>(shape.ranks()));
+    run_ranks(shape.ranks(), [&](Communicator& world) {
       RankRun rank(files_, world, options, folder_ / "cache", ProcessGrid(shape, {0, 1, 2}));
       EXPECT_TRUE(rank.train(steps).finished);
       traces[static_cast<std::size_t>(world.rank())] = rank.trace;
