@@ -9,8 +9,8 @@ import unittest
 
 from harness import FULL, SystemTest, command, execute, kill_everything, start, wait_until
 
-STEPS = 20
-FIXED_STEPS = 20 if FULL else 5
+STEPS = 20 if FULL else 8
+FIXED_STEPS = 20 if FULL else 3
 # (ranks, data-parallel ranks)
 GRIDS = [(1, 1), (2, 2), (4, 2)]
 
@@ -34,11 +34,11 @@ def root_mean_square(values):
 
 
 class DeviceTrainingTest(SystemTest):
-    ROWS = 3000
+    ROWS = 2000
 
     def words(self, name, **options):
         common = dict(train__steps=STEPS, train__batch_tokens=256, train__reduction_leaves=4, train__window_tokens=1024,
-                      train__held_out_tokens=128, adapter__features=48, checkpoint__every_steps=10, grid__device="cuda")
+                      train__held_out_tokens=128, adapter__features=48, checkpoint__every_steps=STEPS // 2, grid__device="cuda")
         return self.train_words(name, **(common | options))
 
     def trained(self, name, ranks=1, environment=None, **options):
@@ -91,11 +91,11 @@ class DeviceTrainingTest(SystemTest):
         self.trained("four", 4, **grid)
         self.assert_close_run("four-cpu", "four", "bf16")
         process = start(self.words("killed", **grid), 4)
-        halfway = self.scratch / "killed/checkpoints/step-000000010/MANIFEST"
+        halfway = self.scratch / f"killed/checkpoints/step-{STEPS // 2:09d}/MANIFEST"
         self.assertTrue(wait_until(lambda: halfway.exists() or process.poll() is not None))
         kill_everything(process)
         said = self.trained("killed", 4, **grid)
-        self.assertIn("resumed from step 10", said)
+        self.assertIn(f"resumed from step {STEPS // 2}", said)
         self.assert_same_run("four", "killed", STEPS)
 
     def test_a_device_that_cannot_be_had_is_an_error_that_says_why(self):
