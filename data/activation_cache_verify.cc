@@ -144,17 +144,22 @@ class ShardCheck {
 };
 }  // namespace
 
+std::vector<std::string> verify_shard(const ActivationCacheReader& cache, std::size_t index) {
+  std::vector<std::string> problems;
+  const std::string file_problem = cache.shard_file_problem(index);
+  if (!file_problem.empty()) problems.push_back(file_problem);
+  try {
+    ShardCheck(cache, index, problems).run(file_problem);
+  } catch (const MissingInputError& error) {
+    if (file_problem.empty()) problems.push_back(error.what());
+  }
+  return problems;
+}
+
 std::vector<std::string> verify_cache(const ActivationCacheReader& cache) {
   std::vector<std::string> problems;
-  for (std::size_t i = 0; i < cache.manifest().shards.size(); ++i) {
-    const std::string file_problem = cache.shard_file_problem(i);
-    if (!file_problem.empty()) problems.push_back(file_problem);
-    try {
-      ShardCheck(cache, i, problems).run(file_problem);
-    } catch (const MissingInputError& error) {
-      if (file_problem.empty()) problems.push_back(error.what());
-    }
-  }
+  for (std::size_t i = 0; i < cache.manifest().shards.size(); ++i)
+    for (std::string& problem : verify_shard(cache, i)) problems.push_back(std::move(problem));
   return problems;
 }
 

@@ -12,5 +12,7 @@ namespace tadapt {
 /// each file's presence, size and checksum, each chunk's checksum, that rows, scales and norms are finite, and that
 /// tokens are in order and belong into their shard. Lines name file, dataset, chunk and token rows.
 std::vector<std::string> verify_cache(const ActivationCacheReader& cache);
+/// The same of one shard.
+std::vector<std::string> verify_shard(const ActivationCacheReader& cache, std::size_t index);
 
 }  // namespace tadapt

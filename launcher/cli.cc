@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"export", "write adapters in forms that others read", export_command},
     {"inspect", "say what a cache, checkpoint, model or run directory holds", inspect_command},
     {"verify", "check every byte of a cache, checkpoint, export or run", verify_command},
+    {"salvage", "make a damaged cache whole again, or keep what can be read of it", salvage_command},
     {"init", "write a commented tadapt.yaml for a model pair and a corpus", init_command},
     {"calibrate", "measure where the sparse route stops paying on this machine", calibrate_command},
 };

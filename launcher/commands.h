@@ -18,6 +18,7 @@ int benchmark_command(const Words& words, const Process& process);
 int export_command(const Words& words, const Process& process);
 int inspect_command(const Words& words, const Process& process);
 int verify_command(const Words& words, const Process& process);
+int salvage_command(const Words& words, const Process& process);
 int init_command(const Words& words, const Process& process);
 int calibrate_command(const Words& words, const Process& process);
 int sweep_command(const Words& words, const Process& process);
