@@ -16,6 +16,10 @@ enum class Layout : std::uint8_t {
 };
 /// What packed weights are for: products x · Wᵀ alone, or also cotangent · W, which gives the gradient of x.
 enum class Directions : std::uint8_t { kForward, kBoth };
+
+/// Bytes that packed weights take for each of their numbers: on the CPU a copy for each direction, in bf16 only where
+/// the processor multiplies it; on a GPU one copy serves both.
+std::size_t packed_bytes_per_number(Device device, DType compute, Directions directions);
 /// What happens to a product before it is stored.
 enum class Epilogue : std::uint8_t { kNone, kRelu };
 

@@ -5,6 +5,7 @@
 #include "kernels/core/convert.h"
 #include "kernels/core/launch.h"
 #include "kernels/matmul.h"
+#include "kernels/onednn.h"
 #include "kernels/tiled_product.h"
 
 namespace tadapt {
@@ -134,4 +135,10 @@ void weight_gradient(Context& context, const Tensor& left, const Tensor& right, 
 }
 
 }  // namespace cpu
+std::size_t packed_bytes_per_number(Device device, DType compute, Directions directions) {
+  const bool narrow = compute == DType::kBFloat16 && (device != Device::kCpu || cpu::has_bfloat16_products());
+  const std::size_t copies = directions == Directions::kBoth && device == Device::kCpu ? 2 : 1;
+  return copies * bytes_per_element(narrow ? DType::kBFloat16 : DType::kFloat32);
+}
+
 }  // namespace tadapt

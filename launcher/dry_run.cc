@@ -20,8 +20,9 @@ void dry_run_bridging(const RunOptions& options, const RunEnvironment& environme
   const TokenDataset corpus = load_corpus(options, options.corpus.train, environment);
   const BridgingShape shape = bridging_shape(options, environment.files, corpus, nullptr);
   const ProcessGrid grid = bridging_grid(options, shape, environment.world.size());
-  environment.print(describe(options, shape, grid));
-  require_memory(environment, bridging_memory(options, shape, grid));
+  const Device device = environment.context.device();
+  environment.print(describe(options, shape, grid, device));
+  require_memory(environment, bridging_memory(options, shape, grid, device));
 }
 
 /// The run's sizes, from the cache that is there or from the plan of what would be captured or streamed.

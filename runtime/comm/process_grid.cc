@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "kernels/core/error.h"
 
@@ -107,20 +108,66 @@ GridShape choose_grid(const GridRequest& request, const std::function<double(Gri
                            [&](GridShape left, GridShape right) { return step_seconds(left) < step_seconds(right); });
 }
 
-ProcessGrid::ProcessGrid(GridShape shape, std::vector<int> layers) : shape_(shape), layers_(std::move(layers)) {
+namespace {
+
+std::vector<std::size_t> even_borders(std::size_t layers, std::size_t blocks) {
+  std::vector<std::size_t> borders{0};
+  for (std::size_t block = 0; block < blocks; ++block)
+    borders.push_back(borders.back() + layers / blocks + (block < layers % blocks ? 1 : 0));
+  return borders;
+}
+
+/// Of all ways to cut the list into so many parts one whose dearest part is the cheapest; of such ways the one whose
+/// last part is the shortest, and so on towards the front.
+std::vector<std::size_t> cheapest_borders(const std::vector<double>& costs, std::size_t blocks) {
+  const std::size_t layers = costs.size();
+  std::vector<double> before(layers + 1, 0.0);
+  for (std::size_t i = 0; i < layers; ++i) before[i + 1] = before[i] + costs[i];
+  // dearest[b][end]: of the first `end` layers in b parts; from[b][end]: where the last of these parts begins.
+  std::vector dearest(blocks + 1, std::vector<double>(layers + 1, std::numeric_limits<double>::infinity()));
+  std::vector from(blocks + 1, std::vector<std::size_t>(layers + 1, 0));
+  dearest[0][0] = 0.0;
+  for (std::size_t b = 1; b <= blocks; ++b) {
+    for (std::size_t end = b; end <= layers; ++end) {
+      for (std::size_t begin = b - 1; begin < end; ++begin) {
+        const double cost = std::max(dearest[b - 1][begin], before[end] - before[begin]);
+        if (cost > dearest[b][end]) continue;
+        dearest[b][end] = cost;
+        from[b][end] = begin;
+      }
+    }
+  }
+  std::vector<std::size_t> borders{layers};
+  for (std::size_t b = blocks; b > 0; --b) borders.insert(borders.begin(), from[b][borders.front()]);
+  return borders;
+}
+
+}  // namespace
+
+ProcessGrid::ProcessGrid(GridShape shape, std::vector<int> layers, const std::vector<double>& costs)
+    : shape_(shape), layers_(std::move(layers)) {
   require_shape(shape_.blocks >= 1 && shape_.data_parallel >= 1 && shape_.branch_parallel >= 1 &&
                     shape_.blocks <= static_cast<int>(layers_.size()),
                 "a grid of {} for {} layers", shape_.to_string(), layers_.size());
   require_shape(std::is_sorted(layers_.begin(), layers_.end()), "a grid's layers are not in ascending order");
+  require_shape(costs.empty() || costs.size() == layers_.size(), "a grid with {} costs of {} layers", costs.size(),
+                layers_.size());
+  const auto blocks = static_cast<std::size_t>(shape_.blocks);
+  borders_ = costs.empty() ? even_borders(layers_.size(), blocks) : cheapest_borders(costs, blocks);
+}
+
+std::size_t ProcessGrid::most_layers() const {
+  std::size_t most = 0;
+  for (std::size_t block = 1; block < borders_.size(); ++block)
+    most = std::max(most, borders_[block] - borders_[block - 1]);
+  return most;
 }
 
 std::vector<int> ProcessGrid::layers_of_block(int block) const {
   require_shape(block >= 0 && block < shape_.blocks, "layer block {} of {}", block, shape_.blocks);
-  const int count = static_cast<int>(layers_.size());
-  const int size = count / shape_.blocks, larger = count % shape_.blocks;
-  const int begin = block * size + std::min(block, larger);
-  const int end = begin + size + (block < larger ? 1 : 0);
-  return {layers_.begin() + begin, layers_.begin() + end};
+  const auto at = static_cast<std::size_t>(block);
+  return {layers_.begin() + static_cast<std::ptrdiff_t>(borders_[at]),
+          layers_.begin() + static_cast<std::ptrdiff_t>(borders_[at + 1])};
 }
 
 int ProcessGrid::block_of_layer(int layer) const {

@@ -32,7 +32,7 @@ struct GridRequest {
   int branch_parallel = 1;  ///< asked for; 0: auto
 };
 
-/// Layers in the largest block.
+/// Layers in the largest block, without costs.
 int largest_block(int layers, int blocks);
 
 /// All shapes that satisfy the request, fewest blocks first; may be empty.
@@ -46,8 +46,9 @@ GridShape choose_grid(const GridRequest& request, const std::function<double(Gri
 /// part of the batch are.
 class ProcessGrid {
  public:
-  /// `layers`: the trained layers of the model in ascending order.
-  ProcessGrid(GridShape shape, std::vector<int> layers);
+  /// `layers`: the trained layers of the model in ascending order; `costs`: what each of them takes of a step, in any
+  /// unit; empty: all the same.
+  ProcessGrid(GridShape shape, std::vector<int> layers, const std::vector<double>& costs = {});
 
   int ranks() const { return shape_.ranks(); }
   int blocks() const { return shape_.blocks; }
@@ -62,13 +63,16 @@ class ProcessGrid {
   int part_of(int rank) const { return index_of(rank) / shape_.branch_parallel; }    ///< of the batch
   int branch_of(int rank) const { return index_of(rank) % shape_.branch_parallel; }  ///< place in its pair
   int rank_of(int block, int index) const { return block * group_size() + index; }
-  /// Contiguous part of the layers list; sizes differ by at most one, larger blocks first.
+  /// Contiguous part of the layers list. Without costs sizes differ by at most one, larger blocks first; with costs the
+  /// dearest block is as cheap as can be.
   std::vector<int> layers_of_block(int block) const;
+  std::size_t most_layers() const;  ///< of a block
   int block_of_layer(int layer) const;
 
  private:
   GridShape shape_;
   std::vector<int> layers_;
+  std::vector<std::size_t> borders_;  ///< where blocks begin in the list, and its end
 };
 
 }  // namespace tadapt

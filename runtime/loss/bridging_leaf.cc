@@ -308,9 +308,10 @@ HeadBranch BridgingLeaf::head(const Decoder& decoder, const Tensor& residual, co
                               HeadWeights weights) {
   HeadBranch one{.decoder = &decoder,
                  .residual = residual,
-                 .kl_weights = row_weights(weights.kl),
+                 .kl_weights = row_weights(weights.kl == 0.0 ? 1.0 : weights.kl),
                  .kl = memory_.arena.take(DType::kFloat64, {tokens_}),
-                 .cotangent = towards};
+                 .cotangent = towards,
+                 .kl_use = weights.kl == 0.0 ? KlUse::kFigure : KlUse::kLoss};
   if (weights.label == 0.0) return one;
   one.label_weights = row_weights(weights.label);
   one.label_losses = memory_.arena.take(DType::kFloat64, {tokens_});

@@ -1,5 +1,7 @@
 #include "runtime/loss/bridging_pass.h"
 
+#include <cmath>
+
 #include "kernels/optim.h"
 
 namespace tadapt {
@@ -100,6 +102,8 @@ std::string BridgingPass::first_non_finite(const TokenBatch& batch, AdapterTape&
   for (int state = stage_.part.layers.begin; stage_.part.runs_target() && state <= stage_.part.layers.end; ++state)
     look(state, leaf->target_state(state), "the target's");
   leaf->forward_rest([&](int state, const Tensor& values) { look(state, values, "the adapter model's"); });
+  if (found.empty() && !std::isfinite(leaf->adapter_divergence()))
+    found = "final norm and head: the divergence of the adapter model from the target";
   return found;
 }
 

@@ -48,6 +48,7 @@ class BridgingPass {
   std::int64_t most_tokens() const { return memory_.leaf_tokens; }
   int leaves_under_way() const { return stage_.leaves; }
   const BridgingPart& part() const { return stage_.part; }
+  const BridgingMemory& memory() const { return memory_; }
   /// Layers of branches run since construction.
   std::int64_t layer_passes() const { return layer_passes_; }
   /// Bytes of a leaf's memory for models of such a target.

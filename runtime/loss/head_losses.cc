@@ -31,15 +31,17 @@ void HeadLosses::run_rows(Context& context, Workspace& workspace, const HeadLoss
   const Tensor target = grown(context, target_logits_, DType::kFloat32, end - begin, config.vocabulary);
   const Tensor norm = grown(context, norm_, DType::kFloat32, end - begin, config.width);
   const Tensor logits = grown(context, logits_, DType::kFloat32, end - begin, config.vocabulary);
-  const auto run = [&](const auto& loss_in_place) {
+  const auto run = [&](KlUse use, const auto& loss_in_place) {
     branch.decoder->final_norm(context, residual, norm);
     branch.decoder->logits(context, norm, logits);
     loss_in_place();
-    branch.decoder->add_logits_cotangent(context, workspace, residual, Linearisation::kExact, logits, cotangent);
+    if (use == KlUse::kLoss)
+      branch.decoder->add_logits_cotangent(context, workspace, residual, Linearisation::kExact, logits, cotangent);
   };
-  run([&] { kl_loss(context, target, branch.kl_weights.rows(begin, end), logits, branch.kl.rows(begin, end)); });
+  run(branch.kl_use,
+      [&] { kl_loss(context, target, branch.kl_weights.rows(begin, end), logits, branch.kl.rows(begin, end)); });
   if (branch.label_weights.empty()) return;
-  run([&] {
+  run(KlUse::kLoss, [&] {
     next_token_loss(context, input.labels.rows(begin, end), branch.label_weights.rows(begin, end), logits,
                     branch.label_losses.rows(begin, end));
   });

@@ -8,15 +8,19 @@
 
 namespace tadapt {
 
+/// Whether a divergence only counts in figures, or in the loss as well.
+enum class KlUse : std::uint8_t { kFigure, kLoss };
+
 /// Rows whose next-token distributions are compared with the target's.
 struct HeadBranch {
-  const Decoder* decoder;     ///< whose final norm and head read them
-  Tensor residual;            ///< [T, D] float32: a last residual state
-  Tensor kl_weights;          ///< [T] float32: factors of the rows' divergences
-  Tensor kl;                  ///< [T] float64, overwritten: KL(target ‖ branch), in nats, 0 where the weight is 0
-  Tensor cotangent;           ///< [T, D] float32, accumulated into: the gradient of what is weighted
-  Tensor label_weights = {};  ///< [T] float32: factors of −log q(label); Tensor{}: that is not looked at
-  Tensor label_losses = {};   ///< [T] float64, overwritten where there are label weights
+  const Decoder* decoder;       ///< whose final norm and head read them
+  Tensor residual;              ///< [T, D] float32: a last residual state
+  Tensor kl_weights;            ///< [T] float32: factors of the rows' divergences
+  Tensor kl;                    ///< [T] float64, overwritten: KL(target ‖ branch), in nats, 0 where the weight is 0
+  Tensor cotangent;             ///< [T, D] float32, accumulated into: the gradient of what is weighted
+  KlUse kl_use = KlUse::kLoss;  ///< kFigure: the divergence has no gradient
+  Tensor label_weights = {};    ///< [T] float32: factors of −log q(label); Tensor{}: that is not looked at
+  Tensor label_losses = {};     ///< [T] float64, overwritten where there are label weights
 };
 
 struct HeadLossInput {

@@ -166,14 +166,30 @@ void Decoder::logits(Context& context, const Tensor& final_norm, const Tensor& l
   matmul(context, final_norm, trunk_.head, Tensor(), Epilogue::kNone, logits);
 }
 
+namespace {
+
+std::int64_t attention_numbers(const DecoderConfig& config) {
+  return 2 * config.width * (config.query_width() + config.key_width()) + config.query_width() +
+         2 * config.key_width() + 2 * config.width;
+}
+
+std::int64_t mlp_numbers(const DecoderConfig& config) { return 3 * config.width * config.mlp_width; }
+
+}  // namespace
+
 std::uint64_t pair_memory_bytes(const DecoderConfig& target, DType compute) {
-  const std::int64_t mlp = 3 * target.width * target.mlp_width;
-  const std::int64_t attention = 2 * target.width * (target.query_width() + target.key_width()) + target.query_width() +
-                                 2 * target.key_width() + 2 * target.width;
   // A tied head is packed beside the table of embeddings.
-  const std::int64_t numbers =
-      target.layers * (attention + 2 * mlp) + 2 * target.vocabulary * target.width + target.width;
+  const std::int64_t numbers = target.layers * (attention_numbers(target) + 2 * mlp_numbers(target)) +
+                               2 * target.vocabulary * target.width + target.width;
   return static_cast<std::uint64_t>(numbers) * bytes_per_element(compute);
+}
+
+std::uint64_t frozen_memory_bytes(const DecoderConfig& target, DType compute, Device device, int trunks) {
+  const std::int64_t table = target.vocabulary * target.width;
+  const std::int64_t packed =
+      target.layers * (trunks * attention_numbers(target) + 2 * mlp_numbers(target)) + trunks * table;
+  return static_cast<std::uint64_t>(packed) * packed_bytes_per_number(device, compute, Directions::kBoth) +
+         static_cast<std::uint64_t>(trunks * table) * bytes_per_element(compute);
 }
 
 ForwardFlops forward_flops(const DecoderConfig& config) {

@@ -163,6 +163,10 @@ class Decoder {
 /// Bytes that load_pair() keeps in memory, roughly: the target's numbers and the base's MLPs, all as `compute`.
 std::uint64_t pair_memory_bytes(const DecoderConfig& target, DType compute);
 
+/// Bytes that a training run keeps of the pair's frozen models: all of it for `device`, with `trunks` of them beside
+/// the MLPs of both (2: the base's attention, norms, embeddings and head too).
+std::uint64_t frozen_memory_bytes(const DecoderConfig& target, DType compute, Device device, int trunks);
+
 /// Multiply-adds count twice; attention's products over its context included.
 struct ForwardFlops {
   double attention_per_token = 0;    ///< projections of one layer

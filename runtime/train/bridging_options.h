@@ -13,8 +13,8 @@ BridgingWeights bridging_weights(const LossOptions& options);
 
 /// The cutoffs of a step: the fixed ones, or drawn.
 std::vector<int> cutoffs_of_step(const RunOptions& options, int layers, std::int64_t step);
-/// How many a step has.
-int cutoff_count(const LossOptions& options);
+/// Branches of each kind that a step has at most: cutoffs of which one is a bridge, each once.
+int most_bridges(const LossOptions& options, int layers);
 
 /// Leaves of a batch: the largest power of two, at most train.reduction_leaves, that divides train.batch_sequences.
 std::int64_t sequence_leaves(const TrainOptions& options);

@@ -21,9 +21,8 @@ enum TraineeField : std::size_t {
 
 BridgingReport::BridgingReport(Communicator& world, const ProcessGrid& grid, int states, const Rank& mine,
                                const std::string& what) {
-  // The first block has the most layers, so this many fields serve every rank.
   const std::size_t of_trainees = kFields + static_cast<std::size_t>(states);
-  const std::size_t per_rank = of_trainees + kTraineeFields * grid.layers_of_block(0).size();
+  const std::size_t per_rank = of_trainees + kTraineeFields * grid.most_layers();
   std::vector<double> fields(per_rank, 0.0);
   fields[kStop] = mine.stop ? 1.0 : 0.0;
   fields[kKlAdapter] = mine.sums.kl_adapter;

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "data/model_files.h"
+#include "kernels/core/host_memory.h"
 #include "runtime/adapter/break_even.h"
 #include "runtime/comm/device_group.h"
 #include "runtime/train/agreement.h"
@@ -90,35 +92,77 @@ BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const
 
 namespace {
 
-/// A step's time in that of a leaf on one rank. Leaves go through the blocks one behind the other. Of two ranks that
-/// share the branches the adapter model's has 2L + Σ_k 2(L − k) of 3L + Σ_k 4(L − k) layer passes; L/2 is the mean k.
-double relative_step_time(GridShape grid, std::int64_t leaves, int cutoffs) {
-  const double slower_side = grid.branch_parallel > 1 ? (2.0 + cutoffs) / (3.0 + 2.0 * cutoffs) : 1.0;
-  const auto own = static_cast<double>(leaves / grid.data_parallel);
-  return (own + grid.blocks - 1) / grid.blocks * slower_side;
+/// What each trained layer's block takes of a leaf's step, in floating-point operations per token: its own passes (the
+/// target's, the adapter model's two, and two of each bridge that has left by then), those of the untrained layers that
+/// belong to its block, and for the last one the head of every branch. `bridges`: of each kind, their cutoffs uniform.
+std::vector<double> layer_costs(const BridgingShape& shape, std::int64_t features, int bridges) {
+  const int layers = shape.target.layers;
+  const ForwardFlops flops = forward_flops(shape.target);
+  const double model = flops.attention_per_token + flops.mlp_per_token +
+                       flops.attention_per_context * static_cast<double>(shape.leaf_tokens) / 2.0;
+  const double adapter = 4.0 * static_cast<double>(shape.target.width) * static_cast<double>(features);
+  std::vector<double> costs;
+  for (int layer = 0; layer < layers; ++layer) {
+    const bool trained = std::ranges::find(shape.layers, layer) != shape.layers.end();
+    const double begun = bridges * static_cast<double>(layer + 1) / (layers + 1);
+    const double passes = 3.0 + 4.0 * begun;
+    const double cost = passes * model + (trained ? 3.0 * (1.0 + begun) * adapter : 0.0);
+    const bool opens = trained && layer != shape.layers.front();
+    if (costs.empty() || opens)
+      costs.push_back(cost);
+    else
+      costs.back() += cost;
+  }
+  costs.back() += (2.0 + 2.0 * (1.0 + 2.0 * bridges)) * flops.head_per_token;
+  return costs;
+}
+
+/// A step's time in that of a leaf on one rank. Leaves go through the blocks one behind the other, as fast as the
+/// dearest one. Of two ranks that share the branches the adapter model's has 2L + Σ_k 2(L − k) of 3L + Σ_k 4(L − k)
+/// layer passes; L/2 is the mean k.
+double relative_step_time(GridShape shape, const BridgingShape& run, const std::vector<double>& costs, int bridges) {
+  const ProcessGrid grid(shape, run.layers, costs);
+  double dearest = 0.0, all = 0.0;
+  auto next = costs.begin();
+  for (int block = 0; block < grid.blocks(); ++block) {
+    const auto end = next + static_cast<std::ptrdiff_t>(grid.layers_of_block(block).size());
+    const double cost = std::accumulate(next, end, 0.0);
+    dearest = std::max(dearest, cost);
+    all += cost;
+    next = end;
+  }
+  const double slower_side = shape.branch_parallel > 1 ? (2.0 + bridges) / (3.0 + 2.0 * bridges) : 1.0;
+  const auto own = static_cast<double>(run.leaves / shape.data_parallel);
+  return ((own - 1.0) * dearest / all + 1.0) * slower_side;
 }
 
 }  // namespace
 
 ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks) {
-  const GridShape chosen =
-      choose_grid({.ranks = ranks,
-                   .layers = static_cast<int>(shape.layers.size()),
-                   .leaves = shape.leaves,
-                   .layer_blocks = options.grid.layer_blocks,
-                   .data_parallel = options.grid.data_parallel,
-                   .branch_parallel = options.grid.branch_parallel},
-                  [&](GridShape one) { return relative_step_time(one, shape.leaves, cutoff_count(options.loss)); });
-  return ProcessGrid(chosen, shape.layers);
+  const int bridges = most_bridges(options.loss, shape.target.layers);
+  const std::vector<double> costs = layer_costs(shape, options.adapter.features, bridges);
+  const GridShape chosen = choose_grid({.ranks = ranks,
+                                        .layers = static_cast<int>(shape.layers.size()),
+                                        .leaves = shape.leaves,
+                                        .layer_blocks = options.grid.layer_blocks,
+                                        .data_parallel = options.grid.data_parallel,
+                                        .branch_parallel = options.grid.branch_parallel},
+                                       [&](GridShape one) { return relative_step_time(one, shape, costs, bridges); });
+  return ProcessGrid(chosen, shape.layers, costs);
 }
 
 namespace {
 
+struct RankOn {
+  int rank;
+  Device device;
+};
+
 MemoryEstimate memory_of_rank(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid,
-                              int rank) {
+                              RankOn on) {
   const AdapterShape adapter{shape.target.width, options.adapter.features};
-  const BridgingPart part = part_of_rank(grid, rank, shape.target.layers);
-  const auto trained = static_cast<std::int64_t>(grid.layers_of_block(grid.block_of(rank)).size());
+  const BridgingPart part = part_of_rank(grid, on.rank, shape.target.layers);
+  const auto trained = static_cast<std::int64_t>(grid.layers_of_block(grid.block_of(on.rank)).size());
   const std::int64_t own_leaves = shape.leaves / grid.data_parallel();
   MemoryEstimate estimate =
       estimate_memory({.width = shape.target.width,
@@ -132,17 +176,19 @@ MemoryEstimate memory_of_rank(const RunOptions& options, const BridgingShape& sh
                        .compute = options.train.compute});
   DecoderConfig of_rank = shape.target;
   of_rank.layers = part.layers.count();
-  estimate.frozen_weights = static_cast<std::int64_t>(pair_memory_bytes(of_rank, options.model.compute));
+  const int trunks = options.loss.backbone == Backbone::kBase ? 2 : 1;
+  estimate.frozen_weights =
+      static_cast<std::int64_t>(frozen_memory_bytes(of_rank, options.model.compute, on.device, trunks));
   estimate.leaf_buffers =
       trained * leaf_joiner_bytes(transcoder_parameters(adapter.model_width, adapter.features), own_leaves);
   const BridgingMemory memory{.leaf_tokens = shape.leaf_tokens,
-                              .cutoffs = cutoff_count(options.loss),
+                              .cutoffs = most_bridges(options.loss, shape.target.layers),
                               .recording = recording_of(options.train.recompute),
                               .logits_budget_bytes = options.train.logits_bytes};
   const std::int64_t logits =
       2 * (shape.target.vocabulary + shape.target.width) * shape.leaf_tokens * static_cast<std::int64_t>(sizeof(float));
   const std::int64_t tape = AdapterTape::bytes(adapter, options.adapter.sparse_below.value_or(0.0), trained,
-                                               tape_limits(options, shape.leaf_tokens, part));
+                                               tape_limits(options, memory, part));
   const std::int64_t under_way = grid.blocks() > 1 ? own_leaves : 1;
   estimate.batch = under_way * (BridgingPass::bytes(shape.target, memory, part) + tape) +
                    std::min(memory.logits_budget_bytes, logits);
@@ -151,27 +197,28 @@ MemoryEstimate memory_of_rank(const RunOptions& options, const BridgingShape& sh
 
 }  // namespace
 
-MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
-  MemoryEstimate most = memory_of_rank(options, shape, grid, 0);
+MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid,
+                               Device device) {
+  MemoryEstimate most = memory_of_rank(options, shape, grid, {0, device});
   for (int rank = 1; rank < grid.ranks(); ++rank) {
-    const MemoryEstimate one = memory_of_rank(options, shape, grid, rank);
+    const MemoryEstimate one = memory_of_rank(options, shape, grid, {rank, device});
     if (one.total() > most.total()) most = one;
   }
   return most;
 }
 
-std::string describe(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid) {
+std::string describe(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid, Device device) {
   const std::int64_t checkpoint =
       checkpoint_bytes(static_cast<int>(shape.layers.size()), shape.target.width, options.adapter.features);
   const BridgingWeights weights = bridging_weights(options.loss);
-  const MemoryEstimate memory = bridging_memory(options, shape, grid);
+  const MemoryEstimate memory = bridging_memory(options, shape, grid, device);
   return fmt::format(
       "train: bridging: {} layers of width {}, {} features each, {} trainable parameters\n"
       "train: {} steps of {} sequences = {:.2f} epochs of {}; {} leaves of up to {} tokens\n"
       "train: loss: {} KL adapter + {} (KL a2r + KL r2a) + {} NMSE ({} over states) + {} sparsity{}; {}\n"
       "train: {} rank{}: {}\n"
       "train: memory per rank: {}\n"
-      "train: checkpoints: {} each, {} at most on disk",
+      "train: checkpoints: {} each, {} at most on disk{}",
       shape.layers.size(), shape.target.width, options.adapter.features,
       static_cast<std::int64_t>(shape.layers.size()) *
           transcoder_parameters(shape.target.width, options.adapter.features),
@@ -183,7 +230,8 @@ std::string describe(const RunOptions& options, const BridgingShape& shape, cons
       options.loss.fixed_cutoffs.empty() ? fmt::format("{} cutoffs a step", options.loss.cutoffs)
                                          : "cutoffs " + options.loss.fixed_cutoffs,
       grid.ranks(), grid.ranks() == 1 ? "" : "s", grid.shape().to_string(), memory.to_string(),
-      readable_bytes(checkpoint), readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)));
+      readable_bytes(checkpoint), readable_bytes(checkpoints_on_disk_bytes(checkpoint, options.checkpoint.keep)),
+      device == Device::kCpu ? memory_warning("training", memory.total(), host_memory_bytes()) : "");
 }
 
 TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnvironment& environment,
@@ -198,10 +246,10 @@ TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnviro
       held_out.emplace(load_corpus(options, options.corpus.validation, environment));
     shape = bridging_shape(options, environment.files, *corpus, held_out ? &*held_out : nullptr);
     grid.emplace(bridging_grid(options, shape, environment.world.size()));
-    const MemoryEstimate needed = bridging_memory(options, shape, *grid);
+    const MemoryEstimate needed = bridging_memory(options, shape, *grid, environment.context.device());
     require_device_memory(environment.context, sharing, needed.on_device(), needed.to_string());
   });
-  environment.print(describe(options, shape, *grid));
+  environment.print(describe(options, shape, *grid, environment.context.device()));
   const int rank = environment.world.rank(), block = grid->block_of(rank);
   std::optional<Models> models;
   agree(environment.world, [&] {

@@ -25,11 +25,13 @@ struct BridgingShape {
 /// a sequence is longer than the positions of a model.
 BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const TokenDataset& corpus,
                              const TokenDataset* held_out);
-/// As few layer blocks as the leaves of a batch allow, unless asked otherwise; ConfigError when ranks fit neither.
+/// The grid asked for, or the one whose step promises to be the shortest; ConfigError when ranks make none.
 ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks);
-MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid);
+/// Of the rank that needs most.
+MemoryEstimate bridging_memory(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid,
+                               Device device);
 /// Layers, steps, objective, grid, memory and disk in a few lines.
-std::string describe(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid);
+std::string describe(const RunOptions& options, const BridgingShape& shape, const ProcessGrid& grid, Device device);
 
 /// Goes on from `before`; the run directory is locked. Collective.
 TrainingOutcome run_bridging_training(const RunOptions& options, const RunEnvironment& environment,

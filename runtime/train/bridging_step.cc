@@ -21,9 +21,9 @@ std::vector<TapedAdapter> taped(TrainingState& state) {
   return adapters;
 }
 
-BridgingMemory memory_of(const RunOptions& options, std::int64_t leaf_tokens) {
+BridgingMemory memory_of(const RunOptions& options, std::int64_t leaf_tokens, int layers) {
   return {.leaf_tokens = leaf_tokens,
-          .cutoffs = cutoff_count(options.loss),
+          .cutoffs = most_bridges(options.loss, layers),
           .recording = recording_of(options.train.recompute),
           .logits_budget_bytes = options.train.logits_bytes};
 }
@@ -38,9 +38,9 @@ BridgingPart part_of_rank(const ProcessGrid& grid, int rank, int layers) {
   return part;
 }
 
-AdapterTape::Limits tape_limits(const RunOptions& options, std::int64_t leaf_tokens, const BridgingPart& part) {
-  return {.tokens = leaf_tokens,
-          .branches = (part.runs_adapter() ? 1 : 0) + (part.runs_target() ? cutoff_count(options.loss) : 0),
+AdapterTape::Limits tape_limits(const RunOptions& options, const BridgingMemory& memory, const BridgingPart& part) {
+  return {.tokens = memory.leaf_tokens,
+          .branches = (part.runs_adapter() ? 1 : 0) + (part.runs_target() ? memory.cutoffs : 0),
           .first_branch = part.runs_adapter() ? 0 : 1,
           .memory = options.train.recompute == Recompute::kNone ? FeatureMemory::kKept : FeatureMemory::kRecomputed};
 }
@@ -61,7 +61,8 @@ BridgingStep::BridgingStep(BridgingStepParts parts, std::int64_t total_steps)
       ramp_{parts.options.loss.sparsity_initial, parts.options.loss.sparsity_ramp_fraction, total_steps},
       settings_(adamw_settings(parts.options.optim)),
       weights_(bridging_weights(parts.options.loss)),
-      pass_(parts.environment.context, parts.models, weights_, memory_of(parts.options, parts.leaf_tokens),
+      pass_(parts.environment.context, parts.models, weights_,
+            memory_of(parts.options, parts.leaf_tokens, parts.models.pair.config().layers),
             {.part = part_of_rank(parts.grid, parts.environment.world.rank(), parts.models.pair.config().layers),
              .link = parts.link,
              .leaves = parts.grid.blocks() == 1 ? 1 : static_cast<int>(own_leaves())}),
@@ -69,8 +70,14 @@ BridgingStep::BridgingStep(BridgingStepParts parts, std::int64_t total_steps)
       exchange_(parts.environment.context, parts.group, parts.state) {
   for (int leaf = 0; leaf < pass_.leaves_under_way(); ++leaf)
     tapes_.push_back(std::make_unique<AdapterTape>(parts.environment.context.device(), taped(parts.state),
-                                                   tape_limits(parts.options, parts.leaf_tokens, pass_.part())));
+                                                   tape_limits(parts.options, pass_.memory(), pass_.part())));
   for (const int layer : parts.grid.layers()) names_.push_back(trainee_name(layer));
+  held_out_ = held_out_batches();
+  if (parts.held_out != nullptr && held_out_.empty())
+    parts.environment.print(
+        fmt::format("WARNING: train.held_out_tokens is {}: no sequence of {} that has a next token to predict is as "
+                    "short, and there will be no held-out figures",
+                    parts.options.train.held_out_tokens, parts.options.corpus.validation.string()));
 }
 
 TrainingStep::Outcome BridgingStep::run(std::int64_t step) {
@@ -124,7 +131,7 @@ void BridgingStep::filled(std::size_t index, std::int64_t leaf) {
 void BridgingStep::join(Work& work) {
   Context& context = parts_.environment.context;
   TrainingState& state = parts_.state;
-  const std::size_t most = parts_.grid.layers_of_block(0).size();
+  const std::size_t most = parts_.grid.most_layers();
   std::vector<double> squares(most, 0.0);
   for (std::size_t i = state.trainees.size(); i-- > 0;) exchange_.join(i);
   for (std::size_t i = 0; i < state.trainees.size(); ++i) squares[i] = state.optimiser.square_norm(context, i);
@@ -218,12 +225,14 @@ StepMetrics BridgingStep::combine(const Work& work, const BridgingReport& report
   metrics.whole = {{"loss", loss},
                    {"kl_adapter", kl_adapter},
                    {"residual_nmse", nmse},
-                   {"kl_a2r", kl_a2r},
-                   {"kl_r2a", kl_r2a},
                    {"sparsity", sparsity},
                    {"sparsity_weight", weight},
                    {"gradient_norm", work.gradient_norm},
                    {"layer_passes", sums.layer_passes}};
+  if (weights_.kl_bridge > 0.0) {
+    metrics.whole.emplace_back("kl_a2r", kl_a2r);
+    metrics.whole.emplace_back("kl_r2a", kl_r2a);
+  }
   if (weights_.label > 0.0) metrics.whole.emplace_back("label", sums.label / labels);
   return metrics;
 }
@@ -242,7 +251,8 @@ std::string BridgingStep::diagnose(const Work& work) {
 void BridgingStep::require_finite(const Work& work, const StepMetrics& metrics, const BridgingReport& report) {
   if (std::isfinite(metrics.whole.front().second) && std::isfinite(work.gradient_norm)) return;
   std::string where = "all layers", what = "the loss";
-  for (std::size_t i = report.trainees().size(); i-- > 0;) {
+  // What is not finite goes on to all layers below: the last one named is where it came from.
+  for (std::size_t i = 0; i < report.trainees().size(); ++i) {
     const int bad = report.trainees()[i].bad_tensor;
     if (bad < 0) continue;
     where = fmt::format("layer {}", parts_.grid.layers()[i]);
@@ -263,6 +273,7 @@ void BridgingStep::require_finite(const Work& work, const StepMetrics& metrics, 
 
 /// Batches of the leaves' size, the same for any number of ranks.
 std::vector<TokenBatch> BridgingStep::held_out_batches() const {
+  if (parts_.held_out == nullptr) return {};
   const std::int64_t each = std::max<std::int64_t>(1, parts_.batches.sequences() / parts_.batches.leaves());
   std::vector<TokenBatch> batches;
   std::int64_t tokens = 0;
@@ -275,35 +286,37 @@ std::vector<TokenBatch> BridgingStep::held_out_batches() const {
     if (full) batches.emplace_back();
     batches.back().append(ids);
   }
+  const auto labels = [](const TokenBatch& batch) { return counts_of(batch).labels; };
+  if (std::ranges::all_of(batches, [&](const TokenBatch& batch) { return labels(batch) == 0; })) batches.clear();
   return batches;
 }
 
-/// The parts of the grid take the batches in turn.
-std::vector<HeldOutFigures> BridgingStep::evaluate(std::int64_t steps) {
-  if (parts_.held_out == nullptr) return {};
-  const std::vector<TokenBatch> batches = held_out_batches();
+/// The parts of the grid take the batches in turn. Nothing when a stop was asked for meanwhile.
+std::optional<std::vector<HeldOutFigures>> BridgingStep::evaluate(std::int64_t steps, Patience patience) {
+  if (held_out_.empty()) return std::vector<HeldOutFigures>{};
+  const RunEnvironment& environment = parts_.environment;
   const ProcessGrid& grid = parts_.grid;
   const auto members = static_cast<std::size_t>(grid.data_parallel());
-  const auto place = static_cast<std::size_t>(grid.part_of(parts_.environment.world.rank()));
-  std::vector<double> mine((batches.size() + members - 1) / members, 0.0);
-  double labels = 0.0;
-  for (std::size_t i = 0; i < batches.size(); ++i) {
-    labels += static_cast<double>(counts_of(batches[i]).labels);
-    if (i % members == place) mine[i / members] = pass_.divergence(batches[i], *tapes_.front());
-  }
-  const std::vector<double> all = parts_.environment.world.all_gather(mine, "held-out divergences");
-  if (labels == 0.0) return {};
-  double kl = 0.0;
-  for (std::size_t i = 0; i < batches.size(); ++i) {
-    // The last block's rank that runs the adapter model knows it, the others say 0.
-    for (int rank = 0; rank < grid.ranks(); ++rank)
-      if (static_cast<std::size_t>(grid.part_of(rank)) == i % members)
-        kl += all[static_cast<std::size_t>(rank) * mine.size() + i / members];
+  const auto place = static_cast<std::size_t>(grid.part_of(environment.world.rank()));
+  double kl = 0.0, labels = 0.0;
+  for (std::size_t round = 0; round < held_out_.size(); round += members) {
+    environment.heartbeat(fmt::format("held-out divergence after step {}", steps));
+    std::vector<double> mine{patience == Patience::kUntilStop && environment.stop_requested() ? 1.0 : 0.0, 0.0};
+    if (round + place < held_out_.size()) mine[1] = pass_.divergence(held_out_[round + place], *tapes_.front());
+    const std::vector<double> all = environment.world.all_gather(mine, "held-out divergences");
+    for (std::size_t member = 0; member < members && round + member < held_out_.size(); ++member) {
+      labels += static_cast<double>(counts_of(held_out_[round + member]).labels);
+      // The last block's rank that runs the adapter model knows it, the others say 0.
+      for (std::size_t rank = 0; rank < all.size() / mine.size(); ++rank) {
+        if (all[rank * mine.size()] > 0.0) return std::nullopt;
+        if (static_cast<std::size_t>(grid.part_of(static_cast<int>(rank))) == member) kl += all[rank * mine.size() + 1];
+      }
+    }
   }
   if (!std::isfinite(kl))
     throw DivergedRun(0, non_finite_message("all layers", "the held-out divergence", steps,
                                             {(steps - 1) * samples_per_step(), steps * samples_per_step()}));
-  return {{.whole = {{"kl_adapter", kl / labels}}}};
+  return std::vector<HeldOutFigures>{{.whole = {{"kl_adapter", kl / labels}}}};
 }
 
 }  // namespace tadapt

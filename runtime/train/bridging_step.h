@@ -24,7 +24,7 @@ namespace tadapt {
 BridgingPart part_of_rank(const ProcessGrid& grid, int rank, int layers);
 
 /// The adapters' part in that.
-AdapterTape::Limits tape_limits(const RunOptions& options, std::int64_t leaf_tokens, const BridgingPart& part);
+AdapterTape::Limits tape_limits(const RunOptions& options, const BridgingMemory& memory, const BridgingPart& part);
 
 /// One rank's part of a run. Everything is owned by others and outlives it.
 struct BridgingStepParts {
@@ -46,7 +46,7 @@ class BridgingStep : public TrainingStep {
 
   /// DataError when no token of the batch has a next one.
   Outcome run(std::int64_t step) override;
-  std::vector<HeldOutFigures> evaluate(std::int64_t steps) override;
+  std::optional<std::vector<HeldOutFigures>> evaluate(std::int64_t steps, Patience patience) override;
   std::int64_t samples_per_step() const override { return parts_.batches.sequences(); }
   const char* sample_unit() const override { return "sequences"; }
   double data_stall_seconds() const override { return 0.0; }
@@ -76,6 +76,7 @@ class BridgingStep : public TrainingStep {
   std::vector<std::unique_ptr<AdapterTape>> tapes_;  ///< one a leaf that is under way
   std::vector<LeafJoiner> joiners_;                  ///< by trainee
   GradientExchange exchange_;
+  std::vector<TokenBatch> held_out_;
   std::vector<std::string> names_;  ///< of all trainees of the run, layer after layer
 };
 

@@ -256,7 +256,7 @@ void LocalStep::fail(std::size_t trainee, const std::string& what, std::int64_t 
                     non_finite_message(where, what, steps, {(steps - 1) * samples, steps * samples}));
 }
 
-std::vector<HeldOutFigures> LocalStep::evaluate(std::int64_t steps) {
+std::optional<std::vector<HeldOutFigures>> LocalStep::evaluate(std::int64_t steps, Patience /*patience*/) {
   std::vector<HeldOutFigures> figures(runs());
   const std::vector<Figures> all = parts_.held_out.evaluate(parts_.environment.context, pass_, parts_.state.trainees);
   for (std::size_t trainee = 0; trainee < all.size(); ++trainee) {

@@ -40,7 +40,7 @@ class LocalStep : public TrainingStep {
   LocalStep(LocalStepParts parts, std::int64_t total_steps);
 
   Outcome run(std::int64_t step) override;
-  std::vector<HeldOutFigures> evaluate(std::int64_t steps) override;
+  std::optional<std::vector<HeldOutFigures>> evaluate(std::int64_t steps, Patience patience) override;
   std::int64_t samples_per_step() const override { return parts_.options.train.batch_tokens; }
   const char* sample_unit() const override { return "tokens"; }
   double data_stall_seconds() const override { return parts_.loader.stall_seconds(); }

@@ -162,6 +162,7 @@ MetricsLog::MetricsLog(FileSystem& files, const std::filesystem::path& run_dir, 
     const std::int64_t step = number_of(object);
     const bool kept = step <= resume_step;
     if (kept && object.contains("trainees") && step % every_steps == 0) --missing_steps_;
+    if (kept && object.contains("held_out")) last_held_out_ = step;
     return kept;
   });
   timing_ = std::make_unique<Appender>(files, run_dir / "timing.jsonl", [](const Json&) { return true; });

@@ -62,6 +62,8 @@ class MetricsLog {
 
   /// Of the steps up to `resume_step` that `every_steps` divides: those without a line.
   std::int64_t missing_steps() const { return missing_steps_; }
+  /// Whether there was a held-out line of this step when the log was opened.
+  bool has_held_out(std::int64_t step) const { return last_held_out_ == step; }
 
   void step(const StepMetrics& metrics);
   void held_out(std::int64_t step, const HeldOutFigures& figures);
@@ -80,6 +82,7 @@ class MetricsLog {
   class Appender;
   std::unique_ptr<Appender> metrics_, timing_;
   std::int64_t missing_steps_ = 0;
+  std::int64_t last_held_out_ = -1;
 };
 
 }  // namespace tadapt

@@ -1,5 +1,6 @@
 #include "runtime/train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <tuple>
@@ -29,6 +30,7 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
   }
   TrainingOutcome outcome;
   outcome.step = first_step;
+  if (first_step > 0 && owes_figures(first_step) && !has_figures(first_step)) evaluate(first_step);
   while (outcome.step < total_steps_ && !stop_) {
     parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
     const TrainingStep::Outcome done = parts_.step.run(outcome.step);
@@ -38,8 +40,8 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
     ++outcome.step;
     log_step(done.runs, progress);
     const bool last = outcome.step == total_steps_;
-    // Also before a stop: the resumed run starts behind this step.
-    if (last || due(outcome.step, parts_.options.train.evaluate_every_steps)) evaluate(outcome.step);
+    // A stop leaves figures to the run that goes on; behind the last step there is none.
+    if (owes_figures(outcome.step) && (last || !stop_)) evaluate(outcome.step);
     if (stop_ || last || due(outcome.step, parts_.options.checkpoint.every_steps)) {
       outcome.checkpoint = save(outcome.step);
       log_timing(outcome.step, progress);
@@ -79,11 +81,26 @@ void Trainer::require_finite_state(std::int64_t step) {
 }
 
 void Trainer::evaluate(std::int64_t step) {
-  const std::vector<HeldOutFigures> figures = parts_.step.evaluate(step);
-  if (figures.empty() || figures.front().empty()) return;
-  for (std::size_t run = 0; run < figures.size(); ++run)
-    if (MetricsLog* log = parts_.outputs[run].log) log->held_out(step, figures[run]);
-  parts_.environment.print(fmt::format("step {}: held-out {}", step, summary(figures)));
+  using Patience = TrainingStep::Patience;
+  const auto figures = parts_.step.evaluate(step, step == total_steps_ ? Patience::kToTheEnd : Patience::kUntilStop);
+  stop_ = stop_ || !figures;
+  if (!figures || figures->empty() || figures->front().empty()) return;
+  for (std::size_t run = 0; run < figures->size(); ++run)
+    if (MetricsLog* log = parts_.outputs[run].log) log->held_out(step, (*figures)[run]);
+  parts_.environment.print(fmt::format("step {}: held-out {}", step, summary(*figures)));
+}
+
+bool Trainer::owes_figures(std::int64_t step) const {
+  return step == total_steps_ || due(step, parts_.options.train.evaluate_every_steps);
+}
+
+/// Whether the run that was stopped behind this step had come to it.
+bool Trainer::has_figures(std::int64_t step) {
+  return !on_rank_zero(parts_.environment.world, [&] {
+            const bool all = std::ranges::all_of(
+                parts_.outputs, [&](const RunOutput& output) { return output.log->has_held_out(step); });
+            return std::string(all ? "yes" : "");
+          }).empty();
 }
 
 /// Begins a save, or makes it where it must be there afterwards; then its path.

@@ -52,6 +52,8 @@ class Trainer {
  private:
   void require_finite_state(std::int64_t step);
   void evaluate(std::int64_t step);
+  bool owes_figures(std::int64_t step) const;
+  bool has_figures(std::int64_t step);
   enum class MayFail { kNo, kYes };
   std::string save(std::int64_t step);
   void advance_save();

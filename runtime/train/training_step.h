@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,11 @@ class TrainingStep {
   /// Does step number `step` (from 0) on this rank's part of the state. Collective. DivergedRun, on every rank, when a
   /// gradient or a loss is not finite: then nothing was changed by it that will be saved.
   virtual Outcome run(std::int64_t step) = 0;
-  /// Of each run held-out figures after `steps` steps, empty when nothing is held out. Collective. DivergedRun.
-  virtual std::vector<HeldOutFigures> evaluate(std::int64_t steps) = 0;
+  /// Whether an evaluation may be given up when a stop is asked for meanwhile.
+  enum class Patience { kUntilStop, kToTheEnd };
+  /// Of each run held-out figures after `steps` steps, empty when nothing is held out; nothing, on all ranks, when it
+  /// was given up. Collective. DivergedRun.
+  virtual std::optional<std::vector<HeldOutFigures>> evaluate(std::int64_t steps, Patience patience) = 0;
 
   /// What progress and checkpoints count: so many samples a step.
   virtual std::int64_t samples_per_step() const = 0;

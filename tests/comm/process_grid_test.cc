@@ -111,6 +111,43 @@ TEST(ProcessGrid, CutsLayersIntoContiguousBalancedBlocks) {
   }
 }
 
+/// Against all ways to cut the list.
+TEST(ProcessGrid, CutsByCostSoThatTheDearestBlockIsCheapest) {
+  const std::vector<double> costs{3, 1, 4, 1, 5, 9, 2, 6, 5};
+  std::vector<int> layers(costs.size());
+  std::iota(layers.begin(), layers.end(), 0);
+  const auto dearest = [&](const std::vector<std::size_t>& borders) {
+    double most = 0;
+    for (std::size_t i = 1; i < borders.size(); ++i)
+      most = std::max(most, std::accumulate(costs.begin() + static_cast<std::ptrdiff_t>(borders[i - 1]),
+                                            costs.begin() + static_cast<std::ptrdiff_t>(borders[i]), 0.0));
+    return most;
+  };
+  for (int blocks = 1; blocks <= static_cast<int>(costs.size()); ++blocks) {
+    const ProcessGrid grid({blocks, 1}, layers, costs);
+    std::vector<std::size_t> found{0};
+    std::size_t most_layers = 0;
+    for (int block = 0; block < blocks; ++block) {
+      const std::size_t size = grid.layers_of_block(block).size();
+      EXPECT_GE(size, 1u);
+      found.push_back(found.back() + size);
+      most_layers = std::max(most_layers, size);
+    }
+    EXPECT_EQ(found.back(), costs.size());
+    EXPECT_EQ(grid.most_layers(), most_layers);
+    double best = 1e9;
+    for (unsigned cuts = 0; cuts < 1u << (costs.size() - 1); ++cuts) {
+      std::vector<std::size_t> borders{0};
+      for (std::size_t i = 1; i < costs.size(); ++i)
+        if (cuts >> (i - 1) & 1u) borders.push_back(i);
+      borders.push_back(costs.size());
+      if (static_cast<int>(borders.size()) == blocks + 1) best = std::min(best, dearest(borders));
+    }
+    EXPECT_EQ(dearest(found), best) << blocks;
+  }
+  EXPECT_THROW(ProcessGrid({2, 1}, layers, {1.0}), ShapeError);
+}
+
 TEST(ProcessGrid, MakesNeighboursOfAGroup) {
   const ProcessGrid grid({3, 2}, {0, 3, 5, 6});
   EXPECT_EQ(grid.ranks(), 6);

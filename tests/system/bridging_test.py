@@ -98,6 +98,45 @@ class BridgingTest(SystemTest):
             self.assertEqual(run(self.train_words(name), 4).returncode, 0)
             self.assert_same_run("undisturbed", name, STEPS)
 
+    def test_a_signal_in_an_evaluation_is_heard_and_the_evaluation_made_up_for(self):
+        often = dict(train__evaluate_every_steps=1, train__held_out_tokens=200000, train__steps=3, log__every_seconds=0)
+        self.train("often", **often)
+        process = start(self.train_words("interrupted", **often), 2)
+        metrics = self.scratch / "interrupted/metrics.jsonl"
+        self.assertTrue(wait_until(lambda: metrics.exists() and '"trainees"' in metrics.read_text()))
+        os.kill(process.pid, signal.SIGUSR1)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertEqual(run(self.train_words("interrupted", **often), 3).returncode, 0)
+        self.assert_same_run("often", "interrupted", 3)
+
+    def test_a_rank_that_is_killed_takes_all_along_and_the_run_goes_on_elsewhere(self):
+        shared = dict(train__reduction_leaves=1, train__steps=6, checkpoint__every_steps=2)
+        self.train("whole", **shared)
+        for name, ranks, options in (("blocks", 3, {}), ("branches", 2, {"grid__branch_parallel": 2}),
+                                     ("both", 4, {"grid__branch_parallel": 2})):
+            with self.subTest(name):
+                run_dir = f"killed-{name}"
+                process = start(self.train_words(run_dir, grid__timeout_seconds=5, **(shared | options)), ranks)
+                self.assertTrue(wait_until(lambda: any((self.scratch / run_dir / "checkpoints").glob("step-*[0-9]"))))
+                pids = rank_pids(process)
+                self.assertEqual(len(pids), ranks)
+                os.kill(pids[-1], signal.SIGKILL)
+                output, _ = process.communicate(timeout=15)
+                self.assertNotIn(process.returncode, (0, 75), output)
+                self.assertEqual(rank_pids(process), [])
+                self.assertEqual(run(self.train_words(run_dir, **shared), 1).returncode, 0)
+                self.assert_same_run("whole", run_dir, 6)
+
+    def test_terms_without_weight_are_figures_or_not_there(self):
+        for name, options in (("no-adapter", {"loss__kl_adapter": 0}), ("no-bridge", {"loss__kl_bridge": 0})):
+            self.train(name, train__steps=2, **options)
+        lines = {name: json.loads((self.scratch / name / "metrics.jsonl").read_text().splitlines()[0])
+                 for name in ("undisturbed", "no-adapter", "no-bridge")}
+        self.assertEqual(lines["no-adapter"]["kl_adapter"], lines["undisturbed"]["kl_adapter"])
+        self.assertNotIn("kl_a2r", lines["no-bridge"])
+        self.assertEqual(lines["no-bridge"]["layer_passes"], 3 * 4)
+
     def test_a_warm_start_begins_where_the_other_run_ended(self):
         result = self.train("warm", adapter__init_from=self.scratch / "undisturbed")
         self.assertIn("starts from checkpoint", result.stdout)
@@ -121,10 +160,13 @@ class BridgingTest(SystemTest):
     def test_what_cannot_be_is_refused_in_one_line(self):
         self.refused(78, "loss.fixed_cutoffs", "5", "4 layers", loss__fixed_cutoffs="1,5")
         self.refused(78, "loss.sparsity_scale", "relative", loss__sparsity_scale="relative")
-        self.refused(78, "loss.kl_bridge", "local", train__objective="local", loss__kl_bridge=1)
+        self.refused(78, "loss.kl_bridge", "local", train__objective="local", loss__kl_bridge=1, loss__cutoffs=1)
+        self.refused(78, "train.recompute", "local", train__objective="local", train__recompute="hidden", loss__cutoffs=1)
+        self.refused(78, "loss.fixed_cutoffs", "at most 64", loss__fixed_cutoffs="0-2000000000")
         self.refused(78, "5 ranks", "nearest usable: 4, 6", ranks=5)
         self.refused(78, "grid.branch_parallel 2", "(4)", ranks=2, grid__branch_parallel=2)
-        self.refused(78, "grid.branch_parallel", "local", ranks=2, train__objective="local", grid__branch_parallel=2)
+        self.refused(78, "grid.branch_parallel", "local", ranks=2, train__objective="local", grid__branch_parallel=2,
+                     loss__cutoffs=1)
         self.refused(78, "loss.recipe", loss__recipe="papr")
         lines = (SOURCE / "data/toy/train.jsonl").read_text().splitlines()
         long = json.loads(lines[0])
@@ -135,19 +177,27 @@ class BridgingTest(SystemTest):
         corpus.write_text(lines[0] + "\n")
         self.refused(65, "long.jsonl", "no token of step 1", corpus__train=corpus, corpus__max_sequence_tokens=1)
 
-    def test_nan_in_a_pass_is_named_and_never_saved(self):
-        target = self.scratch / "target"
+    def target_with_nan(self, name):
+        target = self.scratch / f"target-{name}"
         shutil.copytree(SOURCE / "data/toy/target", target)
         weights = bytearray((target / "model.safetensors").read_bytes())
         header_bytes = struct.unpack_from("<Q", weights)[0]
-        tensor = json.loads(weights[8:8 + header_bytes])["model.layers.2.post_attention_layernorm.weight"]
+        tensor = json.loads(weights[8:8 + header_bytes])[name]
         size = {"F32": 4, "BF16": 2, "F16": 2}[tensor["dtype"]]
         at = 8 + header_bytes + tensor["data_offsets"][0]
         weights[at:at + size] = b"\xff" * size  # a NaN in each of these types
         (target / "model.safetensors").write_bytes(weights)
-        self.refused(3, "layer 2", "the target's residual state", "step 1", "samples 0 to 7", ranks=2,
-                     model__target=target)
-        self.assertFalse((self.scratch / "refused/checkpoints").exists())
+        return target
+
+    def test_nan_in_a_pass_is_named_and_never_saved(self):
+        target = self.target_with_nan("model.layers.2.post_attention_layernorm.weight")
+        for ranks, options in ((2, {}), (3, {"grid__layer_blocks": 3}), (2, {"train__reduction_leaves": 1})):
+            with self.subTest(ranks=ranks, **options):
+                self.refused(3, "layer 2", "the target's residual state", "step 1", "samples 0 to 7", ranks=ranks,
+                             model__target=target, **options)
+                self.assertFalse((self.scratch / "refused/checkpoints").exists())
+        self.refused(3, "final norm and head", "step 1", ranks=2,
+                     model__target=self.target_with_nan("model.norm.weight"))
 
 
 if __name__ == "__main__":

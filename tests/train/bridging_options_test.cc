@@ -55,9 +55,28 @@ TEST(BridgingOptions, FixedCutoffsAreThoseOfEveryStep) {
   RunOptions options = bridging();
   options.loss.fixed_cutoffs = "0,3-5";
   EXPECT_EQ(cutoffs_of_step(options, 5, 7), (std::vector<int>{0, 3, 4, 5}));
-  EXPECT_EQ(cutoff_count(options.loss), 4);
+  EXPECT_EQ(most_bridges(options.loss, 5), 2);  // at 0 and 5 there is none
+  options.loss.fixed_cutoffs = "0-2000000000";
+  EXPECT_ERROR(cutoffs_of_step(options, 4, 0), ConfigError, HasSubstr("2000000000"));
+  EXPECT_ERROR(require_objective_options(options), ConfigError, HasSubstr("at most 64"));
+  options.loss.fixed_cutoffs = "0,3-5";
   EXPECT_ERROR(cutoffs_of_step(options, 4, 0), ConfigError,
                AllOf(HasSubstr("loss.fixed_cutoffs"), HasSubstr("5"), HasSubstr("4 layers")));
+}
+
+TEST(BridgingOptions, ThereAreNoMoreBridgesThanPlacesForThem) {
+  LossOptions loss = bridging().loss;
+  loss.cutoffs = 64;
+  EXPECT_EQ(most_bridges(loss, 4), 3);
+  loss.backbone = Backbone::kBase;
+  EXPECT_EQ(most_bridges(loss, 4), 4);
+  loss.cutoffs = 2;
+  EXPECT_EQ(most_bridges(loss, 4), 2);
+  loss.fixed_cutoffs = "4,4,4";
+  EXPECT_EQ(most_bridges(loss, 4), 0);
+  loss.kl_bridge = 0.0;
+  loss.fixed_cutoffs = "2";
+  EXPECT_EQ(most_bridges(loss, 4), 0);
 }
 
 TEST(BridgingOptions, LeavesDivideABatch) {
