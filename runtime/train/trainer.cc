@@ -24,22 +24,32 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
   TrainingOutcome outcome;
   outcome.step = first_step;
   while (outcome.step < total_steps_ && !stop_) {
-    parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
-    const TrainingStep::Outcome done = parts_.step.run(outcome.step);
-    stop_ = done.stop;
-    tokens_ += done.metrics.tokens;
-    ++outcome.step;
-    if (parts_.log != nullptr) log_step(done.metrics, progress);
-    const bool last = outcome.step == total_steps_;
-    // Also before a stop: the resumed run starts behind this step.
-    if (last || due(outcome.step, parts_.options.train.evaluate_every_steps)) evaluate(outcome.step);
-    if (stop_ || last || due(outcome.step, parts_.options.checkpoint.every_steps)) {
-      outcome.checkpoint = save(outcome.step);
-      if (parts_.log != nullptr) log_timing(outcome.step, progress);
+    const std::int64_t step = outcome.step + 1;
+    try {
+      advance(step, outcome, progress);
+    } catch (const Error& error) {
+      if (parts_.log != nullptr && error.code() == ExitCode::kNonFinite) parts_.log->not_finite(step, error.what());
+      throw;
     }
   }
   outcome.finished = outcome.step == total_steps_;
   return outcome;
+}
+
+void Trainer::advance(std::int64_t step, TrainingOutcome& outcome, ProgressReport& progress) {
+  parts_.environment.heartbeat(fmt::format("step {}", step));
+  const TrainingStep::Outcome done = parts_.step.run(step - 1);
+  stop_ = done.stop;
+  tokens_ += done.metrics.tokens;
+  outcome.step = step;
+  if (parts_.log != nullptr) log_step(done.metrics, progress);
+  const bool last = step == total_steps_;
+  // Also before a stop: the resumed run starts behind this step.
+  if (last || due(step, parts_.options.train.evaluate_every_steps)) evaluate(step);
+  if (stop_ || last || due(step, parts_.options.checkpoint.every_steps)) {
+    outcome.checkpoint = save(step);
+    if (parts_.log != nullptr) log_timing(step, progress);
+  }
 }
 
 /// A finite gradient does not make a finite update.

@@ -39,6 +39,7 @@ class Trainer {
   TrainingOutcome run(std::int64_t first_step);
 
  private:
+  void advance(std::int64_t step, TrainingOutcome& outcome, ProgressReport& progress);
   void require_finite_state(std::int64_t step);
   void evaluate(std::int64_t step);
   std::string save(std::int64_t step);
