@@ -1,5 +1,5 @@
 // Records are TFRecord's: length, masked CRC32C of the length, an Event message, masked CRC32C of it. Messages are
-// encoded by hand: of event.proto and summary.proto they need five fields.
+// encoded by hand: of event.proto and summary.proto they need six fields.
 #include "runtime/report/tensorboard.h"
 
 #include <bit>
@@ -12,7 +12,7 @@
 namespace tadapt {
 namespace {
 
-enum class Wire : std::uint64_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+enum class Wire : std::uint64_t { kVarint = 0, kBytes = 2, kFixed32 = 5 };
 
 std::string varint(std::uint64_t value) {
   std::string bytes;
@@ -33,15 +33,11 @@ std::string field(std::uint64_t number, Wire wire, std::string_view content) {
   return bytes.append(content);
 }
 
-std::string event(const std::string& rest) {
-  return field(1, Wire::kFixed64, little_endian(std::bit_cast<std::uint64_t>(0.0))) + rest;  // wall_time
-}
-
 std::string scalar_event(std::int64_t step, const std::string& tag, double value) {
   const auto simple = little_endian(std::bit_cast<std::uint32_t>(static_cast<float>(value)));
   const std::string of_summary = field(1, Wire::kBytes, tag) + field(2, Wire::kFixed32, simple);  // tag, simple_value
-  return event(field(2, Wire::kVarint, varint(static_cast<std::uint64_t>(step))) +
-               field(5, Wire::kBytes, field(1, Wire::kBytes, of_summary)));  // step, summary.value
+  return field(2, Wire::kVarint, varint(static_cast<std::uint64_t>(step))) +
+         field(5, Wire::kBytes, field(1, Wire::kBytes, of_summary));  // step, summary.value
 }
 
 std::string masked_crc(std::string_view bytes) {
@@ -66,7 +62,7 @@ std::int64_t write_tensorboard(FileSystem& files, const std::filesystem::path& m
   files.make_directories(directory);
   const auto file = files.open(directory / "events.out.tfevents.0000000000.tadapt", OpenMode::kCreate);
   constexpr std::size_t kPieceBytes = 1 << 20;
-  std::string piece = record(event(field(3, Wire::kBytes, "brain.Event:2")));  // file_version
+  std::string piece = record(field(3, Wire::kBytes, "brain.Event:2"));  // file_version
   std::uint64_t end = 0;
   const auto flush = [&] {
     file->write(end, std::as_bytes(std::span(piece)));
