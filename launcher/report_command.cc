@@ -42,8 +42,9 @@ int report_command(const Words& words, const Process& process) {
     paths.push_back((process.current_directory / word).lexically_normal());
   const std::vector<ReportSubject> subjects = report_subjects(paths);
   const nlohmann::ordered_json data = report_data(process.files, subjects);
-  const fs::path out = arguments->count("out") > 0 ? process.current_directory / text_of(*arguments, "out")
-                                                   : (paths.size() == 1 ? paths.front() : process.current_directory) / "report.html";
+  const fs::path out = arguments->count("out") > 0
+                           ? process.current_directory / text_of(*arguments, "out")
+                           : (paths.size() == 1 ? paths.front() : process.current_directory) / "report.html";
   require_writable(process.files, out);
   const std::string page = report_page(data);
   write_atomically(process.files, out, page);
@@ -52,8 +53,8 @@ int report_command(const Words& words, const Process& process) {
   if (arguments->count("tensorboard") == 0) return static_cast<int>(ExitCode::kDone);
   for (const ReportSubject& subject : subjects) {
     if (!process.files.exists(subject.path / kRunFile)) continue;
-    const fs::path folder = process.current_directory / text_of(*arguments, "tensorboard") /
-                            fs::path(subject.name).relative_path();
+    const fs::path folder =
+        process.current_directory / text_of(*arguments, "tensorboard") / fs::path(subject.name).relative_path();
     const std::int64_t scalars = write_tensorboard(process.files, subject.path / kMetricsFile, folder);
     process.print(fmt::format("{}: {} scalars", folder.string(), scalars));
   }

@@ -88,8 +88,7 @@ Json report_data(FileSystem& files, const std::vector<ReportSubject>& subjects) 
   for (const ReportSubject& subject : run_subjects) runs.push_back(read_run(files, subject.path));
   const std::size_t points = points_for(runs);
   Json data = {{"made_by", "tadapt " TADAPT_VERSION}, {"options", options_json()}, {"runs", Json::array()}};
-  for (std::size_t i = 0; i < runs.size(); ++i)
-    data["runs"].push_back(to_json(runs[i], run_subjects[i].name, points));
+  for (std::size_t i = 0; i < runs.size(); ++i) data["runs"].push_back(to_json(runs[i], run_subjects[i].name, points));
   data["sweeps"] = sweeps;
   return data;
 }
@@ -98,18 +97,23 @@ std::string json_for_script(const Json& data) {
   std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
   safe.reserve(text.size());
   for (const char letter : text) {
-    if (letter == '<') safe += "\\u003c";
-    else if (letter == '>') safe += "\\u003e";
-    else if (letter == '&') safe += "\\u0026";
-    else safe += letter;
+    if (letter == '<')
+      safe += "\\u003c";
+    else if (letter == '>')
+      safe += "\\u003e";
+    else if (letter == '&')
+      safe += "\\u0026";
+    else
+      safe += letter;
   }
   return safe;
 }
 
 std::string report_page(const Json& data) {
   std::string script;
-  for (const char* part : {"format.js", "elements.js", "charts.js", "series.js", "summary.js", "training.js", "layers.js",
-                           "faithfulness.js", "benchmark.js", "speed.js", "sweep.js", "configuration.js", "main.js"})
+  for (const char* part :
+       {"format.js", "elements.js", "charts.js", "series.js", "summary.js", "training.js", "layers.js",
+        "faithfulness.js", "benchmark.js", "speed.js", "sweep.js", "configuration.js", "main.js"})
     script += page_file(part);
   std::string page(page_file("page.html"));
   // The data last: no mark is looked for in what others wrote.

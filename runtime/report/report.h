@@ -20,8 +20,8 @@ struct ReportSubject {
 /// is given twice.
 std::vector<ReportSubject> report_subjects(const std::vector<std::filesystem::path>& paths);
 
-/// What the page shows (docs/formats.md). MissingInputError for a folder that is neither a run nor a sweep, and the errors
-/// of read_run and read_sweep.
+/// What the page shows (docs/formats.md). MissingInputError for a folder that is neither a run nor a sweep, and the
+/// errors of read_run and read_sweep.
 nlohmann::ordered_json report_data(FileSystem& files, const std::vector<ReportSubject>& subjects);
 
 /// The page, its data inside.

@@ -71,9 +71,9 @@ void judge_dead(const std::map<std::string, double>& dead, RunRecord& run) {
   for (const auto& [trainee, share] : dead)
     if (share > kManyDead) many.push_back(fmt::format("{} ({:.0f} %)", trainee, 100 * share));
   if (many.empty()) return;
-  run.findings.push_back({Finding::Level::kWarning,
-                          fmt::format("Many features were active on none of the last {} tokens: {}",
-                                      run.options.train.dead_after_tokens, fmt::join(many, ", "))});
+  run.findings.push_back(
+      {Finding::Level::kWarning, fmt::format("Many features were active on none of the last {} tokens: {}",
+                                             run.options.train.dead_after_tokens, fmt::join(many, ", "))});
 }
 
 void read_curves(FileSystem& files, RunRecord& run) {
@@ -106,7 +106,10 @@ void judge_progress(RunRecord& run) {
                                         run.step, run.total_steps,
                                         100.0 * static_cast<double>(run.step) / static_cast<double>(run.total_steps))});
   if (run.total_steps == 0)
-    run.findings.push_back({Finding::Level::kNote, "How many steps it has in all is not known before its first checkpoint"});
+    run.findings.push_back({Finding::Level::kWarning,
+                            fmt::format("Unfinished: at step {}, before its first checkpoint. It is still running, was "
+                                        "stopped, or failed.",
+                                        run.step)});
 }
 
 void judge_timing(RunRecord& run) {
@@ -117,18 +120,6 @@ void judge_timing(RunRecord& run) {
           {Finding::Level::kWarning, fmt::format("Up to step {} the run waited for data in {:.0f} % of its time",
                                                  job["step"].get<std::int64_t>(), 100 * stall / seconds)});
   }
-}
-
-const char* level_name(Finding::Level level) {
-  switch (level) {
-    case Finding::Level::kNote:
-      return "note";
-    case Finding::Level::kWarning:
-      return "warning";
-    case Finding::Level::kProblem:
-      return "problem";
-  }
-  return "";
 }
 
 Json array_of(const std::vector<NamedJson>& files) {
@@ -153,7 +144,10 @@ Json provenance(const RunRecord& run) {
 }  // namespace
 
 RunRecord read_run(FileSystem& files, const fs::path& path) {
-  RunRecord run{.path = path, .options = options_of_run(files, path), .training = Curves(kPointsKept), .held_out = Curves(kPointsKept)};
+  RunRecord run{.path = path,
+                .options = options_of_run(files, path),
+                .training = Curves(kPointsKept),
+                .held_out = Curves(kPointsKept)};
   read_curves(files, run);
   read_state(files, run);
   run.timing = timing_summary(files, path / "timing.jsonl");
@@ -164,8 +158,11 @@ RunRecord read_run(FileSystem& files, const fs::path& path) {
 }
 
 Json to_json(const RunRecord& run, const std::string& name, std::size_t points) {
-  Json json = {{"name", name},       {"step", run.step},     {"total_steps", run.total_steps},
-               {"tokens", run.training.tokens()}, {"timing", run.timing}};
+  Json json = {{"name", name},
+               {"step", run.step},
+               {"total_steps", run.total_steps},
+               {"tokens", run.training.tokens()},
+               {"timing", run.timing}};
   json["training"] = run.training.to_json(points);
   json["held_out"] = run.held_out.to_json(points);
   json["evaluations"] = array_of(run.evaluations);
@@ -174,7 +171,8 @@ Json to_json(const RunRecord& run, const std::string& name, std::size_t points) 
   for (const Option& option : option_table()) json["configuration"][option.key] = option.value(run.options);
   json["findings"] = Json::array();
   for (const Finding& finding : run.findings)
-    json["findings"].push_back({{"level", level_name(finding.level)}, {"text", finding.text}});
+    json["findings"].push_back(
+        {{"level", finding.level == Finding::Level::kProblem ? "problem" : "warning"}, {"text", finding.text}});
   return json;
 }
 

@@ -14,8 +14,8 @@ namespace tadapt {
 
 /// Something a reader should know before looking at curves.
 struct Finding {
-  enum class Level { kNote, kWarning, kProblem };
-  Level level = Level::kNote;
+  enum class Level { kWarning, kProblem };
+  Level level = Level::kWarning;
   std::string text;
 };
 
@@ -29,10 +29,10 @@ struct RunRecord {
   std::filesystem::path path;
   RunOptions options;
   Curves training, held_out;
-  std::int64_t step = 0;         ///< of the last line of metrics
-  std::int64_t total_steps = 0;  ///< 0: not known
-  nlohmann::json state;          ///< of the newest checkpoint; null without one
-  nlohmann::json timing;         ///< timing_summary()
+  std::int64_t step = 0;               ///< of the last line of metrics
+  std::int64_t total_steps = 0;        ///< 0: not known
+  nlohmann::json state;                ///< of the newest checkpoint; null without one
+  nlohmann::json timing;               ///< timing_summary()
   std::vector<NamedJson> evaluations;  ///< evaluation*.json
   std::vector<NamedJson> benchmarks;   ///< */benchmark.json
   std::vector<Finding> findings;
@@ -41,8 +41,8 @@ struct RunRecord {
 };
 
 /// Reads a run directory, changing nothing in it; a job may be at work there. MissingInputError when it is none or
-/// nothing was trained in it yet, DataError naming file and place for what cannot be understood. A damaged checkpoint is a finding,
-/// no error.
+/// nothing was trained in it yet, DataError naming file and place for what cannot be understood. A damaged checkpoint
+/// is a finding, no error.
 RunRecord read_run(FileSystem& files, const std::filesystem::path& path);
 
 /// The run for the page, its curves with at most `points` points; `name` is how the page calls it.

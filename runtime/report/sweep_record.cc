@@ -11,8 +11,10 @@ namespace {
 void require_point(const JsonField& point) {
   point["dictionary"].integer(1, INT64_MAX);
   point["seed"].integer(0, INT64_MAX);
-  if (!point["layer"].is_string()) point["layer"].integer(0, INT64_MAX);
-  else if (point["layer"].string() != "all") point["layer"].expected("a number or \"all\"");
+  if (!point["layer"].is_string())
+    point["layer"].integer(0, INT64_MAX);
+  else if (point["layer"].string() != "all")
+    point["layer"].expected("a number or \"all\"");
   for (const char* key : {"l1", "l0", "nmse"}) point[key].amount();
   for (const char* key : {"kl", "dead_share", "tokens_per_second", "seconds"})
     if (point[key].present()) point[key].amount();

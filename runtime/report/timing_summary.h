@@ -8,8 +8,8 @@
 
 namespace tadapt {
 
-/// {"jobs": […], "speed": […]}; both empty when the file is not there. A line's seconds count from the start of its job,
-/// so a job ends where the next line has fewer.
+/// {"jobs": […], "speed": […]}; both empty when the file is not there. A line's seconds count from the start of its
+/// job, so a job ends where the next line has fewer.
 ///
 /// A job is {"first_step", "step", "seconds", "parts": {"data_stall": s, …}} as of its last line; every number
 /// "NAME_seconds" is a part, and what no part claims is "compute". Its other numbers stand beside. `speed` is

@@ -65,12 +65,14 @@ TEST_F(MetricsReaderTest, ATornLastLineIsLeftOut) {
 
 TEST_F(MetricsReaderTest, WhatIsNoLineOfMetricsIsNamed) {
   const std::string good = "{\"step\":1,\"loss\":1}\n";
-  EXPECT_ERROR(read(good + "nonsense\n" + good), DataError,
-               AllOf(HasSubstr("metrics.jsonl:2: expected a JSON object with a \"step\""), EndsWith("found \"nonsense\"")));
+  EXPECT_ERROR(
+      read(good + "nonsense\n" + good), DataError,
+      AllOf(HasSubstr("metrics.jsonl:2: expected a JSON object with a \"step\""), EndsWith("found \"nonsense\"")));
   EXPECT_ERROR(read(good + good + "\n" + good), DataError, HasSubstr("metrics.jsonl:3: "));
   EXPECT_ERROR(read("[1]\n"), DataError, HasSubstr("metrics.jsonl:1: "));
   EXPECT_ERROR(read("{\"step\":\"1\"}\n"), DataError, HasSubstr("metrics.jsonl:1: "));
-  EXPECT_ERROR(read("{\"step\":5}\n{\"step\":4}\n"), DataError, HasSubstr("metrics.jsonl:2: step 4 stands behind step 5"));
+  EXPECT_ERROR(read("{\"step\":5}\n{\"step\":4}\n"), DataError,
+               HasSubstr("metrics.jsonl:2: step 4 stands behind step 5"));
 }
 
 }  // namespace

@@ -70,7 +70,8 @@ TEST_F(ReportTest, SaysWhatIsConspicuous) {
   put_run("null", step(1) + "{\"step\":2,\"loss\":null}\n");
   EXPECT_THAT(findings("null"), AllOf(HasSubstr("problem"), HasSubstr("loss is not finite from step 2 on")));
   put_run("slow", step(1) + step(2));
-  put("slow/timing.jsonl", R"({"step":2,"seconds":10,"tokens_per_second":4,"data_stall_seconds":3,"ranks":1})" "\n");
+  put("slow/timing.jsonl", R"({"step":2,"seconds":10,"tokens_per_second":4,"data_stall_seconds":3,"ranks":1})"
+                           "\n");
   EXPECT_THAT(findings("slow"), HasSubstr("waited for data in 30 % of its time"));
   put_run("damaged", step(1) + step(2));
   put("damaged/checkpoints/step-000000002/MANIFEST", "{}");
@@ -79,9 +80,12 @@ TEST_F(ReportTest, SaysWhatIsConspicuous) {
 
 TEST_F(ReportTest, JobsAreToldApartWhereTheirSecondsBeginAnew) {
   put("timing.jsonl",
-      "{\"step\":2,\"seconds\":4,\"tokens_per_second\":10,\"data_stall_seconds\":1,\"checkpoint_seconds\":0.5,\"ranks\":2}\n"
-      "{\"step\":4,\"seconds\":8,\"tokens_per_second\":15,\"data_stall_seconds\":1,\"checkpoint_seconds\":1,\"ranks\":2}\n"
-      "{\"step\":6,\"seconds\":2,\"tokens_per_second\":30,\"data_stall_seconds\":0,\"checkpoint_seconds\":0.5,\"ranks\":4}\n");
+      "{\"step\":2,\"seconds\":4,\"tokens_per_second\":10,\"data_stall_seconds\":1,\"checkpoint_seconds\":0.5,"
+      "\"ranks\":2}\n"
+      "{\"step\":4,\"seconds\":8,\"tokens_per_second\":15,\"data_stall_seconds\":1,\"checkpoint_seconds\":1,\"ranks\":"
+      "2}\n"
+      "{\"step\":6,\"seconds\":2,\"tokens_per_second\":30,\"data_stall_seconds\":0,\"checkpoint_seconds\":0.5,"
+      "\"ranks\":4}\n");
   const nlohmann::json summary = timing_summary(files_, folder_ / "timing.jsonl");
   ASSERT_EQ(summary["jobs"].size(), 2u);
   EXPECT_EQ(summary["jobs"][0]["parts"], (nlohmann::json{{"compute", 6.0}, {"data_stall", 1}, {"checkpoint", 1}}));
@@ -134,7 +138,8 @@ TEST_F(ReportTest, NothingOfTheDataIsReadAsHtml) {
 }
 
 TEST_F(ReportTest, ASweepIsCheckedAndItsRecommendedRunShown) {
-  const std::string point = R"({"dictionary":512,"l1":0.01,"seed":0,"layer":"all","l0":9.5,"nmse":0.1,"kl":null,"run":"best"})";
+  const std::string point =
+      R"({"dictionary":512,"l1":0.01,"seed":0,"layer":"all","l0":9.5,"nmse":0.1,"kl":null,"run":"best"})";
   put_run("sweep/best", step(1) + step(2));
   put("sweep/sweep.json", R"({"points":[)" + point + R"(],"pareto":[0],"fits":[],"recommended":0})");
   const Json all = data({"sweep"});
@@ -148,8 +153,10 @@ TEST_F(ReportTest, ASweepIsCheckedAndItsRecommendedRunShown) {
   EXPECT_ERROR(error("{}"), DataError, HasSubstr("sweep.json: points: expected an array, found nothing"));
   EXPECT_ERROR(error(R"({"points":[]})"), DataError, HasSubstr("points: expected at least one point"));
   EXPECT_ERROR(error(R"({"points":[{"dictionary":512}]})"), DataError, HasSubstr("points[0].seed"));
-  EXPECT_ERROR(error(R"({"points":[)" + point + R"(],"pareto":[1]})"), DataError, HasSubstr("pareto[0]: expected 0, found 1"));
-  EXPECT_ERROR(error(R"({"points":[)" + point + R"(],"recommended":3})"), DataError, HasSubstr("recommended: expected 0"));
+  EXPECT_ERROR(error(R"({"points":[)" + point + R"(],"pareto":[1]})"), DataError,
+               HasSubstr("pareto[0]: expected 0, found 1"));
+  EXPECT_ERROR(error(R"({"points":[)" + point + R"(],"recommended":3})"), DataError,
+               HasSubstr("recommended: expected 0"));
 }
 
 }  // namespace

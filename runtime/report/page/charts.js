@@ -1,4 +1,4 @@
-// One way to draw: a card with a Chart.js chart in the page's colours, redrawn when these change.
+// One way to draw: a card with a Chart.js chart in the page's colours.
 
 const RUN_COLORS = ['#2f6f9f', '#d9822b', '#3c9466', '#b4517e', '#7a62b5', '#a58d1f', '#4aa3b8', '#8a5a44'];
 const RUN_COLORS_DARK = ['#6fb0dd', '#f0a65c', '#6cc596', '#e088b2', '#a996e0', '#d6bf57', '#74cbdd', '#c0917b'];
@@ -18,11 +18,11 @@ function depthColor(place) {
 }
 
 /** Every chart of the page: {card, canvas, settings, chart}. */
-const charts = [];
+let charts = [];
 
 /**
- * A card with a chart. `settings()` gives {type, data, options} afresh, so that colours and hidden runs follow the page.
- * options: {title, about, height, wide, legend}
+ * A card with a chart. `settings()` gives {type, data, options} afresh, so that colours and hidden runs follow the
+ * page. options: {title, about, height, wide, legend}
  */
 function chartCard(options, settings) {
   const canvas = element('canvas');
@@ -30,24 +30,25 @@ function chartCard(options, settings) {
   canvas.setAttribute('aria-label', options.title);
   const holder = element('div.canvas', canvas);
   holder.style.height = `${options.height || 230}px`;
-  const card = element(options.wide ? 'div.card.wide' : 'div.card', element('h4', options.title),
-    options.about ? element('p.about', options.about) : null, options.legend || null, holder);
+  const card = element(
+      options.wide ? 'div.card.wide' : 'div.card', element('h4', options.title),
+      options.about ? element('p.about', options.about) : null, options.legend || null, holder);
   card.dataset.chart = options.title;
-  charts.push({ card, canvas, settings });
+  charts.push({card, canvas, settings});
   return card;
 }
 
 /** Draws or redraws a chart; its card says whether that worked. */
 function draw(entry) {
   if (entry.chart) entry.chart.destroy();
-  const { type, data, options } = entry.settings();
+  const {type, data, options} = entry.settings();
   const rendered = {
     id: 'rendered',
     afterRender: () => {
       entry.card.dataset.rendered = 'true';
     },
   };
-  entry.chart = new Chart(entry.canvas, { type, data, options: withDefaults(options), plugins: [rendered] });
+  entry.chart = new Chart(entry.canvas, {type, data, options: withDefaults(options), plugins: [rendered]});
 }
 
 function drawAll() {
@@ -55,21 +56,23 @@ function drawAll() {
   Chart.defaults.font.size = 12;
   Chart.defaults.color = styleColor('quiet');
   Chart.defaults.borderColor = styleColor('grid');
-  charts.filter((entry) => entry.card.isConnected).forEach(draw);
+  charts.filter((entry) => !entry.card.isConnected && entry.chart).forEach((entry) => entry.chart.destroy());
+  charts = charts.filter((entry) => entry.card.isConnected);
+  charts.forEach(draw);
 }
-dark.addEventListener('change', () => drawAll());
+dark.addEventListener('change', () => window.location.reload());
 
 function withDefaults(options) {
-  const { plugins, ...rest } = options;
+  const {plugins, ...rest} = options;
   return {
     animation: false,
     responsive: true,
     maintainAspectRatio: false,
     normalized: true,
-    interaction: { mode: 'nearest', axis: 'x', intersect: false },
+    interaction: {mode: 'nearest', axis: 'x', intersect: false},
     ...rest,
     plugins: {
-      legend: { display: false },
+      legend: {display: false},
       ...plugins,
       tooltip: {
         backgroundColor: styleColor('text'),
@@ -86,15 +89,15 @@ function withDefaults(options) {
 }
 
 /** An axis with a title. `logarithmic`: the numbers it shows, when they call for such an axis; else nothing. */
-function axis(title, { logarithmic = null, fromZero = false, format = shown, ...rest } = {}) {
+function axis(title, {logarithmic = null, fromZero = false, format = shown, ...rest} = {}) {
   return {
     type: logarithmic ? 'logarithmic' : 'linear',
-    title: { display: Boolean(title), text: title },
-    grid: { drawTicks: false, drawBorder: false },
+    title: {display: Boolean(title), text: title},
+    grid: {drawTicks: false, drawBorder: false},
     beginAtZero: fromZero,
     ...(logarithmic ? logarithmicRange(logarithmic) : {}),
     ...rest,
-    ticks: { padding: 6, maxTicksLimit: 7, callback: (value) => format(value), ...rest.ticks },
+    ticks: {padding: 6, maxTicksLimit: 7, callback: (value) => format(value), ...rest.ticks},
   };
 }
 
@@ -102,7 +105,8 @@ function axis(title, { logarithmic = null, fromZero = false, format = shown, ...
 function logarithmicRange(numbers) {
   const positive = numbers.filter((value) => value > 0);
   const [low, high] = [Math.min(...positive), Math.max(...positive)];
-  const powers = Array.from({ length: Math.ceil(Math.log10(high / low)) + 3 }, (_, i) => Math.floor(Math.log10(low)) - 1 + i);
+  const powers =
+      Array.from({length: Math.ceil(Math.log10(high / low)) + 3}, (_, i) => Math.floor(Math.log10(low)) - 1 + i);
   const rounds = powers.flatMap((power) => [1, 2, 5].map((lead) => Number(`${lead}e${power}`)));
   const min = Math.max(...rounds.filter((value) => value < low * 0.98));
   const max = Math.min(...rounds.filter((value) => value > high * 1.02));
@@ -112,7 +116,7 @@ function logarithmicRange(numbers) {
     min,
     max,
     afterBuildTicks: (scale) => {
-      scale.ticks = ticks.map((value) => ({ value }));
+      scale.ticks = ticks.map((value) => ({value}));
     },
   };
 }
@@ -133,7 +137,7 @@ const withRoom = (numbers) => numbers && [...numbers, Math.min(...numbers) / 3];
 
 /** Points of a curve; 0 has no place on a logarithmic axis. */
 const points = (xs, ys, logarithmic) =>
-  xs.map((x, i) => ({ x, y: ys[i] === undefined || (logarithmic && ys[i] <= 0) ? null : ys[i] }));
+    xs.map((x, i) => ({x, y: ys[i] === undefined || (logarithmic && ys[i] <= 0) ? null : ys[i]}));
 
 /** A line through points, without marks where there are many. */
 function lineOf(label, data, color, more = {}) {
@@ -147,16 +151,22 @@ function lineOf(label, data, color, more = {}) {
     pointHoverRadius: 4,
     tension: 0,
     spanGaps: true,
+    clip: 8,
     ...more,
   };
 }
 
+/** Bars, one for each label. */
+function barsOf(label, data, color) {
+  return {label, data, backgroundColor: color, maxBarThickness: 34, borderRadius: 2};
+}
+
 /** Two datasets that shade what lies between two curves. */
 function bandOf(low, high, color) {
-  const edge = { borderWidth: 0, pointRadius: 0, pointHoverRadius: 0, silent: true, backgroundColor: faded(color, 0.16) };
-  return [{ ...edge, label: 'low', data: low, fill: false }, { ...edge, label: 'high', data: high, fill: '-1' }];
+  const edge = {borderWidth: 0, pointRadius: 0, pointHoverRadius: 0, silent: true, backgroundColor: faded(color, 0.16)};
+  return [{...edge, label: 'low', data: low, fill: false}, {...edge, label: 'high', data: high, fill: '-1'}];
 }
 
 const tooltipLabel = (format) => ({
-  callbacks: { label: (item) => ` ${item.dataset.label}: ${format(item.parsed.y)}` },
+  callbacks: {label: (item) => ` ${item.dataset.label}: ${format(item.parsed.y)}`},
 });

@@ -21,7 +21,7 @@ function section(page, title, about) {
   return page;
 }
 
-/** columns: {title, number, words}; rows: arrays of text or nodes, or {cells, chosen}. */
+/** columns: {title, number, name}; rows: arrays of text or nodes, or {cells, chosen}. */
 function table(columns, rows) {
   const kind = (column) => (column.number ? '.number' : column.name ? '.name' : '.words');
   const head = element('tr', ...columns.map((column) => element(`th${column.number ? '.number' : ''}`, column.title)));
@@ -35,15 +35,19 @@ function table(columns, rows) {
 
 function swatch(color, kind = '') {
   const mark = element(`span.swatch${kind ? `.${kind}` : ''}`);
-  if (kind === 'dashed') mark.style.color = color;
-  else mark.style.background = color;
+  if (kind === 'dashed')
+    mark.style.color = color;
+  else
+    mark.style.background = color;
   return mark;
 }
 
 /** entries: {label, color or color(), kind}; with `toggled`, each is a button that calls it with (index, on). */
 function legend(entries, toggled) {
   return element('div.legend', ...entries.map((entry, index) => {
-    const node = element(toggled ? 'button.entry' : 'span.entry', swatch(typeof entry.color === 'function' ? entry.color() : entry.color, entry.kind), entry.label);
+    const node = element(
+        toggled ? 'button.entry' : 'span.entry',
+        swatch(typeof entry.color === 'function' ? entry.color() : entry.color, entry.kind), entry.label);
     if (toggled) {
       node.title = 'hide or show';
       node.onclick = () => toggled(index, !node.classList.toggle('off'));

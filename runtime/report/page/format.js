@@ -27,6 +27,9 @@ function counted(value) {
   return value === null || value === undefined ? '–' : value.toLocaleString('en-US');
 }
 
+/** "1 job", "12,000 steps". */
+const numbered = (count, what) => `${counted(count)} ${what}${count === 1 ? '' : 's'}`;
+
 function duration(seconds) {
   if (seconds < 120) return `${trimmed(seconds, 3)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;

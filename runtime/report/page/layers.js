@@ -6,7 +6,8 @@ function layersSection(page, runs) {
   section(page, 'Layers', 'How each layer’s adapter went, and where it ended.');
   page.append(element('h3', 'At the end'));
   page.append(element('p.quiet', 'On held-out data where the run measures it there, else the mean of the last steps.'));
-  if (shownRuns.length > 1) page.append(legend(shownRuns.map((run) => ({ label: run.name, color: runColor(runs.indexOf(run)) }))));
+  if (shownRuns.length > 1)
+    page.append(legend(shownRuns.map((run) => ({label: run.name, color: runColor(runs.indexOf(run))}))));
   page.append(...withZeros(finalCards(shownRuns, runs)));
 
   page.append(element('h3', 'Over time'));
@@ -15,9 +16,11 @@ function layersSection(page, runs) {
   const show = (run) => {
     grid.replaceChildren(...withZeros(layerCurveCards(run)));
     bar.replaceChildren(...(shownRuns.length > 1 ? [list] : []), depthLegend(run));
-    drawAll();
   };
-  const list = picker('run', shownRuns.map((run) => run.name), (index) => show(shownRuns[index]));
+  const list = picker('run', shownRuns.map((run) => run.name), (index) => {
+    show(shownRuns[index]);
+    drawAll();
+  });
   page.append(bar, grid);
   show(shownRuns[0]);
 }
@@ -30,8 +33,8 @@ function finalByTrainee(run, metric) {
 }
 
 function finalCards(shownRuns, runs) {
-  const metrics = orderedMetrics(shownRuns.flatMap((run) =>
-    [...ofTrainees(run.held_out), ...ofTrainees(run.training)].map((series) => series.metric)));
+  const metrics = orderedMetrics(shownRuns.flatMap(
+      (run) => [...ofTrainees(run.held_out), ...ofTrainees(run.training)].map((series) => series.metric)));
   return metrics.map((metric) => {
     const finals = shownRuns.map((run) => finalByTrainee(run, metric));
     const trainees = traineeNames(finals.map((values) => [...values.keys()]));
@@ -42,10 +45,10 @@ function finalCards(shownRuns, runs) {
       labels: trainees.map(traineeTitle),
       metric,
       sets: shownRuns.map((run, i) => ({
-        label: run.name,
-        color: () => runColor(runs.indexOf(run)),
-        values: trainees.map((trainee) => finals[i].get(trainee)),
-      })),
+                            label: run.name,
+                            color: () => runColor(runs.indexOf(run)),
+                            values: trainees.map((trainee) => finals[i].get(trainee)),
+                          })),
     });
   });
 }
@@ -58,30 +61,32 @@ function withZeros(cards) {
 }
 
 /** Bars by layer, of up to three sets; lines for more. sets: {label, color(), values}; {zero: title} when all are 0. */
-function byLayerCard({ title, about, labels, metric, sets, axisTitle = '' }) {
+function byLayerCard({title, about, labels, metric, sets}) {
   const numbers = sets.flatMap((set) => set.values).filter((value) => value !== null && value !== undefined);
-  if (numbers.every((value) => value === 0)) {
-    return { zero: title };
-  }
+  if (numbers.every((value) => value === 0)) return {zero: title};
   const bars = sets.length <= 3;
   const logarithmic = bars ? withRoom(forLogarithm(numbers)) : forLogarithm(numbers);
-  return chartCard({ title: `${title} by layer`, about }, () => ({
-    type: bars ? 'bar' : 'line',
-    data: {
-      labels,
-      datasets: sets.map((set) => (bars
-        ? { label: set.label, data: set.values, backgroundColor: faded(set.color(), 0.85), maxBarThickness: 34, borderRadius: 2 }
-        : lineOf(set.label, set.values, set.color(), { pointRadius: 3 }))),
-    },
-    options: {
-      interaction: { mode: 'index', intersect: false },
-      scales: {
-        x: { grid: { display: false }, ticks: { autoSkip: true, maxRotation: 0, callback: (value) => shortLayer(labels[value], labels.length) }, title: { display: Boolean(axisTitle) || labels.length > 8, text: axisTitle || 'layer' } },
-        y: axis('', { logarithmic, fromZero: !logarithmic, format: (value) => tickAs(metric, value) }),
-      },
-      plugins: { tooltip: tooltipLabel((value) => shownAs(metric, value)) },
-    },
-  }));
+  return chartCard(
+      {title: `${title} by layer`, about},
+      () => ({
+        type: bars ? 'bar' : 'line',
+        data: {
+          labels,
+          datasets: sets.map((set) => (bars ? barsOf : lineOf)(set.label, set.values, set.color(), {pointRadius: 3})),
+        },
+        options: {
+          interaction: {mode: 'index', intersect: false},
+          scales: {
+            x: {
+              grid: {display: false},
+              ticks: {autoSkip: true, maxRotation: 0, callback: (value) => shortLayer(labels[value], labels.length)},
+              title: {display: labels.length > 8, text: 'layer'},
+            },
+            y: axis('', {logarithmic, fromZero: !logarithmic, format: (value) => tickAs(metric, value)}),
+          },
+          plugins: {tooltip: tooltipLabel((value) => shownAs(metric, value))},
+        },
+      }));
 }
 
 /** "layer 3", or "3" where there are many. */
@@ -91,8 +96,10 @@ function depthLegend(run) {
   const trainees = traineeNames([ofTrainees(run.training).map((series) => series.trainee)]);
   if (trainees.length <= 6)
     return legend(trainees.map((trainee, i) => ({
-      label: traineeTitle(trainee), color: depthOf(i, trainees.length), kind: 'line',
-    })));
+                                 label: traineeTitle(trainee),
+                                 color: depthOf(i, trainees.length),
+                                 kind: 'line',
+                               })));
   const bar = element('span.depth');
   bar.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map(depthColor).join(', ')})`;
   return element('div.legend', traineeTitle(trainees[0]), bar, traineeTitle(trainees[trainees.length - 1]));
@@ -106,24 +113,29 @@ function layerCurveCards(run) {
     const list = ofTrainees(run.training, metric);
     const trainees = traineeNames([list.map((series) => series.trainee)]);
     const logarithmic = forLogarithm(numbersOf(list));
-    if (numbersOf(list).every((value) => value === 0)) return { zero: titled(metric) };
-    return chartCard({ title: `${titled(metric)} of each layer`, about: MEANINGS[metric] || ' ' }, () => ({
-      type: 'line',
-      data: {
-        datasets: trainees.map((trainee, i) => {
-          const series = list.find((one) => one.trainee === trainee);
-          return lineOf(traineeTitle(trainee), points(places(run, run.training), smoothed(series.mean), logarithmic), depthOf(i, trainees.length),
-            { borderWidth: 1.4 });
-        }),
-      },
-      options: {
-        interaction: trainees.length > 6 ? { mode: 'nearest', axis: 'xy', intersect: false } : undefined,
-        scales: {
-          x: stepAxis([run]),
-          y: axis('', { logarithmic, fromZero: !logarithmic && isShare(metric), format: (value) => tickAs(metric, value) }),
-        },
-        plugins: { tooltip: tooltipLabel((value) => shownAs(metric, value)) },
-      },
-    }));
+    if (numbersOf(list).every((value) => value === 0)) return {zero: titled(metric)};
+    return chartCard(
+        {title: `${titled(metric)} of each layer`, about: MEANINGS[metric] || ' '},
+        () => ({
+          type: 'line',
+          data: {
+            datasets: trainees.map((trainee, i) => {
+              const series = list.find((one) => one.trainee === trainee);
+              return lineOf(
+                  traineeTitle(trainee), points(places(run, run.training), smoothed(series.mean), logarithmic),
+                  depthOf(i, trainees.length), {borderWidth: 1.4});
+            }),
+          },
+          options: {
+            interaction: trainees.length > 6 ? {mode: 'nearest', axis: 'xy', intersect: false} : undefined,
+            scales: {
+              x: stepAxis([run]),
+              y: axis(
+                  '',
+                  {logarithmic, fromZero: !logarithmic && isShare(metric), format: (value) => tickAs(metric, value)}),
+            },
+            plugins: {tooltip: tooltipLabel((value) => shownAs(metric, value))},
+          },
+        }));
   });
 }
