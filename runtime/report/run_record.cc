@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -42,6 +43,7 @@ void read_results(FileSystem& files, RunRecord& run) {
     else if (files.exists(entry / "benchmark.json"))
       run.benchmarks.push_back(read_json(files, entry / "benchmark.json", name));
   }
+  std::ranges::sort(run.evaluations, {}, &NamedJson::name);
 }
 
 void read_state(FileSystem& files, RunRecord& run) {

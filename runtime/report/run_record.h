@@ -29,13 +29,13 @@ struct RunRecord {
   std::filesystem::path path;
   RunOptions options;
   Curves training, held_out;
-  std::int64_t step = 0;               ///< of the last line of metrics
-  std::int64_t total_steps = 0;        ///< 0: not known
-  nlohmann::json state;                ///< of the newest checkpoint; null without one
-  nlohmann::json timing;               ///< timing_summary()
-  std::vector<NamedJson> evaluations;  ///< evaluation*.json
-  std::vector<NamedJson> benchmarks;   ///< */benchmark.json
-  std::vector<Finding> findings;
+  std::int64_t step = 0;                    ///< of the last line of metrics
+  std::int64_t total_steps = 0;             ///< 0: not known
+  nlohmann::json state = {};                ///< of the newest checkpoint; null without one
+  nlohmann::json timing = {};               ///< timing_summary()
+  std::vector<NamedJson> evaluations = {};  ///< evaluation*.json
+  std::vector<NamedJson> benchmarks = {};   ///< */benchmark.json
+  std::vector<Finding> findings = {};
 
   std::size_t series_count() const { return training.series_count() + held_out.series_count(); }
 };

@@ -146,16 +146,16 @@ TEST_F(ReportTest, ASweepIsCheckedAndItsRecommendedRunShown) {
   EXPECT_EQ(all["sweeps"][0]["data"]["points"][0]["l0"], 9.5);
   EXPECT_EQ(all["runs"][0]["name"], "sweep/best");
 
-  const auto error = [&](const std::string& text) {
+  const auto sweep = [&](const std::string& text) {
     put("sweep/sweep.json", text);
     read_sweep(files_, folder_ / "sweep");
   };
-  EXPECT_ERROR(error("{}"), DataError, HasSubstr("sweep.json: points: expected an array, found nothing"));
-  EXPECT_ERROR(error(R"({"points":[]})"), DataError, HasSubstr("points: expected at least one point"));
-  EXPECT_ERROR(error(R"({"points":[{"dictionary":512}]})"), DataError, HasSubstr("points[0].seed"));
-  EXPECT_ERROR(error(R"({"points":[)" + point + R"(],"pareto":[1]})"), DataError,
+  EXPECT_ERROR(sweep("{}"), DataError, HasSubstr("sweep.json: points: expected an array, found nothing"));
+  EXPECT_ERROR(sweep(R"({"points":[]})"), DataError, HasSubstr("points: expected at least one point"));
+  EXPECT_ERROR(sweep(R"({"points":[{"dictionary":512}]})"), DataError, HasSubstr("points[0].seed"));
+  EXPECT_ERROR(sweep(R"({"points":[)" + point + R"(],"pareto":[1]})"), DataError,
                HasSubstr("pareto[0]: expected 0, found 1"));
-  EXPECT_ERROR(error(R"({"points":[)" + point + R"(],"recommended":3})"), DataError,
+  EXPECT_ERROR(sweep(R"({"points":[)" + point + R"(],"recommended":3})"), DataError,
                HasSubstr("recommended: expected 0"));
 }
 

@@ -132,6 +132,10 @@ function forLogarithm(values, factor = 10) {
   return suits && Math.max(...positive) / Math.min(...positive) > factor ? positive : null;
 }
 
+/** As forLogarithm, of a metric; some are read by their differences from 0. */
+const logarithmFor = (metric, values, factor) =>
+    (['learning_rate', 'dead_share'].includes(metric) ? null : forLogarithm(values, factor));
+
 /** Bars on a logarithmic axis begin somewhere below the smallest of them. */
 const withRoom = (numbers) => numbers && [...numbers, Math.min(...numbers) / 3];
 

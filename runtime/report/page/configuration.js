@@ -42,10 +42,7 @@ function configurationSection(page, runs, options) {
 
 function optionTable(run, options) {
   return table(
-      [
-        {title: 'option', name: true}, {title: 'value'}, {title: 'default'},
-        {title: 'meaning'}
-      ],
+      [{title: 'option', name: true}, {title: 'value'}, {title: 'default'}, {title: 'meaning'}],
       options.map(
           (option) =>
               [element('code', option.key), written(run.configuration[option.key]), written(option.default),
@@ -74,9 +71,7 @@ function provenanceSection(page, runs, madeBy) {
   if (shared.length)
     page.append(
         element('p.quiet', 'The same for all runs:'),
-        table(
-            [{title: '', name: true}, {title: ''}],
-            shared.map((key) => [titled(key), value(runs[0], key)])));
+        table([{title: '', name: true}, {title: ''}], shared.map((key) => [titled(key), value(runs[0], key)])));
   runs.forEach((run) => {
     if (runs.length > 1) page.append(element('h3', run.name));
     page.append(table(

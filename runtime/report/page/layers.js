@@ -65,7 +65,7 @@ function byLayerCard({title, about, labels, metric, sets}) {
   const numbers = sets.flatMap((set) => set.values).filter((value) => value !== null && value !== undefined);
   if (numbers.every((value) => value === 0)) return {zero: title};
   const bars = sets.length <= 3;
-  const logarithmic = bars ? withRoom(forLogarithm(numbers)) : forLogarithm(numbers);
+  const logarithmic = bars ? withRoom(logarithmFor(metric, numbers)) : logarithmFor(metric, numbers);
   return chartCard(
       {title: `${title} by layer`, about},
       () => ({
@@ -112,7 +112,7 @@ function layerCurveCards(run) {
   return metrics.map((metric) => {
     const list = ofTrainees(run.training, metric);
     const trainees = traineeNames([list.map((series) => series.trainee)]);
-    const logarithmic = forLogarithm(numbersOf(list));
+    const logarithmic = logarithmFor(metric, numbersOf(list));
     if (numbersOf(list).every((value) => value === 0)) return {zero: titled(metric)};
     return chartCard(
         {title: `${titled(metric)} of each layer`, about: MEANINGS[metric] || ' '},

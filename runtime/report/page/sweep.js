@@ -127,7 +127,7 @@ function scalingCard(data, chosen, key, title) {
   const sizes = dictionariesOf(usable);
   if (sizes.length < 2) return null;
   const fits = (data.fits || []).filter((fit) => fit.metric === key && weights.includes(fit.l1));
-  const logarithmic = forLogarithm(usable.map((point) => point[key]), fits.length ? 1 : 5);
+  const logarithmic = logarithmFor(key, usable.map((point) => point[key]), fits.length ? 1 : 5);
   return chartCard(
       {
         title: `${title} over dictionary size`,

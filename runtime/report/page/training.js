@@ -51,7 +51,7 @@ function isConstant(runs, metric) {
 }
 
 function metricCard(runs, metric) {
-  const logarithmic = forLogarithm(numbersOf(curvesOf(runs, metric)));
+  const logarithmic = logarithmFor(metric, numbersOf(curvesOf(runs, metric)));
   const mean =
       runs.some((run) => (overall(run.training, metric) || overall(run.held_out, metric) || {}).trainee === '*');
   const about = [MEANINGS[metric], mean ? 'mean over layers' : null].filter(Boolean).join('; ');
