@@ -151,7 +151,7 @@ function lineOf(label, data, color, more = {}) {
     borderColor: color,
     backgroundColor: color,
     borderWidth: 1.8,
-    pointRadius: data.length > 60 ? 0 : 2,
+    pointRadius: data.length > 12 ? 0 : 2.5,
     pointHoverRadius: 4,
     tension: 0,
     spanGaps: true,

@@ -83,5 +83,5 @@ function interval(estimate) {
 
 function intervalRange(estimate) {
   if (!estimate || estimate.low === null || estimate.low === undefined) return '';
-  return `${(100 * estimate.low).toFixed(1)} – ${(100 * estimate.high).toFixed(1)}`;
+  return `${(100 * estimate.low).toFixed(1)} to ${(100 * estimate.high).toFixed(1)}`.replaceAll('-', '−');
 }

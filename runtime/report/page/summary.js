@@ -104,7 +104,8 @@ function finalTable(runs, options) {
                         .slice(0, most);
   const figures =
       runs.map((run) => new Map(keyFigures(run).map(({name, value, note}) => [`${name}\n${noteOf(note)}`, value])));
-  const names = unique(figures.flatMap((of) => [...of.keys()]));
+  const isSpeed = (name) => /^(Tokens per second|Time)/.test(name);
+  const names = unique(figures.flatMap((of) => [...of.keys()])).sort((one, other) => isSpeed(one) - isSpeed(other));
   const title = (name) =>
       element('span', ...name.split('\n').flatMap((line, i) => (i ? [element('br'), line] : [line])));
   const columns = [
@@ -123,4 +124,4 @@ function finalTable(runs, options) {
 }
 
 /** A note without the numbers of one run. */
-const noteOf = (note) => note.split(', ').filter((part) => !/^\d/.test(part)).join(', ');
+const noteOf = (note) => note.split(', ').filter((part) => !/^[−\d]/.test(part)).join(', ');

@@ -62,7 +62,7 @@ function frontCard(data, chosen, key, title) {
   const usable = chosen.filter((point) => typeof point[key] === 'number');
   const spot = (point) => ({x: point.l0, y: point[key], point});
   const logarithmic = forLogarithm(usable.map((point) => point[key]), 5);
-  const front = frontOf(usable, key);
+  const front = frontOf(data, usable, key);
   return chartCard(
       {
         title: `L0 against ${title}`,
@@ -109,9 +109,10 @@ function frontCard(data, chosen, key, title) {
 const sweepLabel = (point, key, title) => ` ${counted(point.dictionary)} features, λ ${shown(point.l1)}, seed ${
     point.seed}: L0 ${shown(point.l0)}, ${title} ${shown(point[key])}`;
 
-/** Points that no other beats in L0 and in this error, by L0. */
-function frontOf(usable, key) {
+/** Points that no other beats in L0 and in this error, by L0; those of the NMSE are the sweep's to say. */
+function frontOf(data, usable, key) {
   const sorted = [...usable].sort((one, other) => one.l0 - other.l0 || one[key] - other[key]);
+  if (key === 'nmse' && data.pareto) return sorted.filter((point) => data.pareto.includes(point.index));
   let best = Infinity;
   return sorted.filter((point) => {
     const isBetter = point[key] < best;

@@ -66,7 +66,7 @@ function metricCard(runs, metric) {
         },
         options: {
           scales: {
-            x: stepAxis(runs),
+            x: stepAxis(runs.filter((run) => curvesOf([run], metric).length > 0)),
             y: axis(
                 '', {logarithmic, fromZero: !logarithmic && isShare(metric), format: (value) => tickAs(metric, value)})
           },
@@ -91,7 +91,10 @@ function runDatasets(run, index, {metric, logarithmic, many}) {
     // One run's held-out curve has a colour of its own.
     datasets.push(lineOf(
         label, points(places(run, run.held_out), heldOut.mean, logarithmic), many ? color : runColor(1),
-        {borderDash: [5, 4], pointRadius: heldOut.mean.length > 40 ? 0 : 3}));
+        {borderDash: [5, 4],
+         pointRadius: heldOut.mean.length > 40 ? 0 :
+             heldOut.mean.length > 8           ? 1.8 :
+                                                 3}));
   }
   return datasets;
 }
