@@ -5,7 +5,6 @@ const RUN_COLORS_DARK = ['#6fb0dd', '#f0a65c', '#6cc596', '#e088b2', '#a996e0', 
 const DEPTH_COLORS = [[59, 111, 182], [42, 157, 143], [138, 177, 80], [233, 160, 59], [209, 73, 91]];
 
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
-const runColor = (index) => (dark.matches ? RUN_COLORS_DARK : RUN_COLORS)[index % RUN_COLORS.length];
 const styleColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const faded = (color, share) => `${color}${Math.round(255 * share).toString(16).padStart(2, '0')}`;
 
@@ -15,6 +14,12 @@ function depthColor(place) {
   const low = Math.min(Math.floor(at), DEPTH_COLORS.length - 2);
   const mixed = DEPTH_COLORS[low].map((part, i) => Math.round(part + (DEPTH_COLORS[low + 1][i] - part) * (at - low)));
   return `#${mixed.map((part) => part.toString(16).padStart(2, '0')).join('')}`;
+}
+
+/** A run's colour: one of its own while there are enough of these, else by its place among them all. */
+function runColor(index) {
+  if (view.runs > RUN_COLORS.length) return depthColor(index / (view.runs - 1));
+  return (dark.matches ? RUN_COLORS_DARK : RUN_COLORS)[index];
 }
 
 /** Every chart of the page: {card, canvas, settings, chart}. */

@@ -13,6 +13,7 @@ function build(name, make) {
 }
 
 const {runs, sweeps, options} = report;
+view.runs = runs.length;
 document.title = `${[...sweeps, ...runs].map((subject) => subject.name).join(', ')} – tadapt`;
 if (sweeps.length) page.append(element('h1', sweeps.map((sweep) => sweep.name).join(', ')));
 sweeps.forEach((sweep) => build(`Sweep ${sweep.name}`, () => sweepSection(page, sweep, sweeps.length === 1)));

@@ -1,11 +1,9 @@
 // Reading the curves of a run. A trainee called '' is the whole, '*' the mean over trainees.
 
-/** What the reader has chosen: the horizontal axis, smoothing, and runs that are hidden. */
-const view = {
-  axis: 'step',
-  smooth: 'no',
-  hidden: new Set()
-};
+/**
+ * What the reader has chosen: the horizontal axis, smoothing, and runs that are hidden; and how many runs there are.
+ */
+const view = {axis: 'step', smooth: 'no', runs: 1, hidden: new Set()};
 
 const isOverall = (series) => series.trainee === '' || series.trainee === '*';
 const overall = (curves, metric) => curves.series.find((series) => isOverall(series) && series.metric === metric);

@@ -54,7 +54,7 @@ function partsCard(timed) {
   const seconds = timed.map(({run}) => partSeconds(run));
   const parts = unique(['compute', ...seconds.flatMap(Object.keys)]);
   const sum = (of) => Object.values(of).reduce((one, other) => one + other, 0);
-  const color = (part, place) => PART_COLORS[part] || runColor(place + 3);
+  const color = (part, place) => PART_COLORS[part] || depthColor(place / parts.length);
   return chartCard(
       {
         title: 'Where the time went',
