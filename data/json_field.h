@@ -20,6 +20,8 @@ class JsonField {
   bool present() const { return value_ != nullptr && !value_->is_null(); }
   bool is_object() const { return present() && value_->is_object(); }
   bool is_array() const { return present() && value_->is_array(); }
+  bool is_string() const { return present() && value_->is_string(); }
+  bool is_number() const { return present() && value_->is_number(); }
   /// A member, perhaps absent; DataError unless this is an object.
   JsonField operator[](std::string_view key) const;
   /// An element of array().

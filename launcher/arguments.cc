@@ -1,5 +1,6 @@
 #include "launcher/arguments.h"
 
+#include <algorithm>
 #include <boost/any.hpp>
 #include <sstream>
 
@@ -38,6 +39,10 @@ ParsedArguments parse(const CommandSyntax& syntax, const po::options_description
       places.add(operand.c_str(), 1);
     }
   }
+  if (!syntax.repeated_operand.empty()) {
+    all.add_options()(syntax.repeated_operand.c_str(), po::value<std::vector<std::string>>());
+    places.add(syntax.repeated_operand.c_str(), -1);
+  }
   // Without allow_guessing: a beginning of a flag is no flag.
   constexpr int kStyle = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
   ParsedArguments arguments;
@@ -64,7 +69,8 @@ void require_no_empty_words(const ParsedArguments& arguments, const po::options_
     const po::option_description* flag = flags.find_nothrow(name, false);
     if (flag != nullptr && flag->semantic()->max_tokens() == 0) continue;
     const auto* text = boost::any_cast<std::string>(&value.value());
-    if (text != nullptr && text->empty())
+    const auto* words = flag == nullptr ? boost::any_cast<std::vector<std::string>>(&value.value()) : nullptr;
+    if ((text != nullptr && text->empty()) || (words != nullptr && std::ranges::count(*words, "") > 0))
       throw ConfigError("{}: {}{} is given, but empty", command, flag == nullptr ? "" : "--", name);
   }
 }
@@ -83,7 +89,9 @@ std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, cons
       process.print(help(syntax, flags));
       return std::nullopt;
     }
-    for (const std::string& operand : syntax.operands) {
+    std::vector<std::string> needed = syntax.operands;
+    if (!syntax.repeated_operand.empty()) needed.push_back(syntax.repeated_operand);
+    for (const std::string& operand : needed) {
       if (arguments.count(operand) == 0) throw ConfigError("{}: usage: tadapt-dist {}", command, syntax.usage);
     }
     require_no_empty_words(arguments, flags, command);

@@ -19,6 +19,7 @@ struct CommandSyntax {
   boost::program_options::options_description flags{};
   std::vector<std::string> operands = {};           ///< names of the words that are no flags, all of them needed
   std::vector<std::string> optional_operands = {};  ///< that may follow them
+  std::string repeated_operand = {};                ///< all words behind those, at least one; empty: there may be none
 };
 
 using ParsedArguments = boost::program_options::variables_map;

@@ -4,6 +4,7 @@
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
+#include "launcher/output_file.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/eval/evaluation.h"
@@ -51,16 +52,6 @@ fs::path output_of(const RunOptions& of_run, const RunOptions& options) {
   const fs::path& corpus = options.corpus.validation;
   return of_run.dir / (corpus == of_run.corpus.validation ? fs::path("evaluation.json")
                                                           : fs::path("evaluation-" + corpus.stem().string() + ".json"));
-}
-
-/// WriteError unless `file` can be written: better before the evaluation than after it.
-void require_writable(FileSystem& files, const fs::path& file) {
-  // "file/." is there for folders only.
-  if (files.exists(file / ".")) throw WriteError("{}: is a folder; expected the name of a file", file.string());
-  fs::path trial = file;
-  trial += ".tmp";
-  files.open(trial, OpenMode::kCreate);
-  files.remove(trial);
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include <sstream>
 #include <utility>
 
+#include "data/line_reader.h"
+
 namespace tadapt {
 namespace {
 using Json = nlohmann::ordered_json;
@@ -55,40 +57,6 @@ std::string shown_as_text(const Figures& figures) {
     text += fmt::format("{}{} {:.{}f}", text.empty() ? "" : ", ", label(name), value, name == "l0" ? 2 : 4);
   return text;
 }
-
-/// Every line of a file, one after the other; a last one without a line end included.
-class LineReader {
- public:
-  LineReader(FileSystem& files, const std::filesystem::path& path) : file_(files.open(path, OpenMode::kRead)) {}
-
-  bool next(std::string& line) {
-    line.clear();
-    for (;;) {
-      const std::size_t end = buffer_.find('\n', place_);
-      line.append(buffer_, place_, end - place_);
-      if (end != buffer_.npos) {
-        place_ = end + 1;
-        return true;
-      }
-      if (!fill()) return !line.empty();
-    }
-  }
-
- private:
-  bool fill() {
-    constexpr std::uint64_t kPieceBytes = 1 << 20;
-    buffer_.resize(std::min(kPieceBytes, file_->size() - offset_));
-    file_->read(offset_, std::as_writable_bytes(std::span(buffer_)));
-    offset_ += buffer_.size();
-    place_ = 0;
-    return !buffer_.empty();
-  }
-
-  std::unique_ptr<File> file_;
-  std::uint64_t offset_ = 0;
-  std::string buffer_;
-  std::size_t place_ = 0;
-};
 
 }  // namespace
 
@@ -189,6 +157,10 @@ void MetricsLog::held_out(std::int64_t step, const HeldOutFigures& figures) {
   add(held_out, figures.whole);
   for (std::size_t i = 0; i < figures.trainees.size(); ++i) add(held_out[figures.names[i]], figures.trainees[i]);
   metrics_->append(object);
+}
+
+void MetricsLog::not_finite(std::int64_t step, const std::string& message) {
+  metrics_->append({{"step", step}, {"not_finite", message}});
 }
 
 void MetricsLog::timing(const Timing& timing) {

@@ -67,6 +67,8 @@ class MetricsLog {
 
   void step(const StepMetrics& metrics);
   void held_out(std::int64_t step, const HeldOutFigures& figures);
+  /// The run ends because something of this step is not finite.
+  void not_finite(std::int64_t step, const std::string& message);
   struct Timing {
     std::int64_t step = 0;
     double seconds = 0.0;

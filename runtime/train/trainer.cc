@@ -32,23 +32,34 @@ TrainingOutcome Trainer::run(std::int64_t first_step) {
   outcome.step = first_step;
   if (first_step > 0 && owes_figures(first_step) && !has_figures(first_step)) evaluate(first_step);
   while (outcome.step < total_steps_ && !stop_) {
-    parts_.environment.heartbeat(fmt::format("step {}", outcome.step + 1));
-    const TrainingStep::Outcome done = parts_.step.run(outcome.step);
-    stop_ = done.stop;
-    advance_save();
-    tokens_ += done.runs.front().tokens;
-    ++outcome.step;
-    log_step(done.runs, progress);
-    const bool last = outcome.step == total_steps_;
-    // A stop leaves figures to the run that goes on; behind the last step there is none.
-    if (owes_figures(outcome.step) && (last || !stop_)) evaluate(outcome.step);
-    if (stop_ || last || due(outcome.step, parts_.options.checkpoint.every_steps)) {
-      outcome.checkpoint = save(outcome.step);
-      log_timing(outcome.step, progress);
+    const std::int64_t step = outcome.step + 1;
+    try {
+      advance(step, outcome, progress);
+    } catch (const DivergedRun& found) {
+      MetricsLog* log = parts_.outputs.at(static_cast<std::size_t>(found.run())).log;
+      if (log != nullptr) log->not_finite(step, found.what());
+      throw;
     }
   }
   outcome.finished = outcome.step == total_steps_;
   return outcome;
+}
+
+void Trainer::advance(std::int64_t step, TrainingOutcome& outcome, ProgressReport& progress) {
+  parts_.environment.heartbeat(fmt::format("step {}", step));
+  const TrainingStep::Outcome done = parts_.step.run(step - 1);
+  stop_ = done.stop;
+  advance_save();
+  tokens_ += done.runs.front().tokens;
+  outcome.step = step;
+  log_step(done.runs, progress);
+  const bool last = step == total_steps_;
+  // A stop leaves figures to the run that goes on; behind the last step there is none.
+  if (owes_figures(step) && (last || !stop_)) evaluate(step);
+  if (stop_ || last || due(step, parts_.options.checkpoint.every_steps)) {
+    outcome.checkpoint = save(step);
+    log_timing(step, progress);
+  }
 }
 
 /// A finite gradient does not make a finite update.

@@ -50,6 +50,7 @@ class Trainer {
   TrainingOutcome run(std::int64_t first_step);
 
  private:
+  void advance(std::int64_t step, TrainingOutcome& outcome, ProgressReport& progress);
   void require_finite_state(std::int64_t step);
   void evaluate(std::int64_t step);
   bool owes_figures(std::int64_t step) const;

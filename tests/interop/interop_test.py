@@ -1,4 +1,4 @@
-"""What tadapt-dist writes, read with h5py, safetensors and tokenizers. Run by tests/interop/run."""
+"""What tadapt-dist writes, read with h5py, safetensors, tokenizers and TensorBoard. Run by tests/interop/run."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +127,26 @@ train: {{compute: fp32, batch_tokens: 256, steps: {STEPS}}}
             active = np.maximum(x @ weights["W_enc"].T + weights["b_enc"], 0)
             error = delta - active @ weights["W_dec"] - weights["b_dec"]
             self.assertAlmostEqual(metrics["nmse"] / ((error**2).sum() / (delta**2).sum()), 1, places=3)
+
+    def test_tensorboard_shows_the_metrics(self):
+        tadapt("report", self.out / "run", "--out", self.out / "report.html", "--tensorboard", self.out / "events")
+        events = EventAccumulator(str(self.out / "events" / "run"), size_guidance={"scalars": 0}).Reload()
+        expected = {}
+        for line in map(json.loads, (self.out / "run" / "metrics.jsonl").read_text().splitlines()):
+            expected.setdefault("learning_rate/all", []).append((line["step"], line.get("learning_rate")))
+            for prefix, trainees in (("", line.get("trainees", {})), ("held_out_", line.get("held_out", {}))):
+                for trainee, figures in trainees.items():
+                    for name, value in figures.items():
+                        expected.setdefault(f"{prefix}{name}/{trainee}", []).append((line["step"], value))
+        found = events.Tags()["scalars"]
+        self.assertIn("held_out_nmse/layer-003", found)
+        self.assertIn("loss/mean", found)
+        for tag, points in expected.items():
+            points = [point for point in points if point[1] is not None]
+            scalars = events.Scalars(tag)
+            self.assertEqual([scalar.step for scalar in scalars], [step for step, _ in points], tag)
+            np.testing.assert_array_equal([scalar.value for scalar in scalars],
+                                          np.array([value for _, value in points], np.float32), tag)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,14 @@ TEST_F(MetricsLogTest, WhatIsNoLineOfOursIsDropped) {
   EXPECT_EQ(log.missing_steps(), 0);
 }
 
+TEST_F(MetricsLogTest, WhatWasNotFiniteIsForgottenOnResume) {
+  put(line(1));
+  MetricsLog(files_, folder_.path(), 1).not_finite(2, "layer 3: the loss");
+  EXPECT_EQ(text(), line(1) + "{\"step\":2,\"not_finite\":\"layer 3: the loss\"}\n");
+  const MetricsLog resumed(files_, folder_.path(), 1);
+  EXPECT_EQ(text(), line(1));
+}
+
 TEST_F(MetricsLogTest, CountsLinesThatAreGone) {
   put(line(1) + line(4) + line(6) + "{\"step\":2,\"held_out\":{}}\n");
   EXPECT_EQ(MetricsLog(files_, folder_.path(), 6).missing_steps(), 3);

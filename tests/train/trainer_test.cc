@@ -70,6 +70,7 @@ TEST_F(TrainerTest, ANonFiniteNumberIsNamedAndNeverSaved) {
                                  ::testing::HasSubstr("step 1"), ::testing::HasSubstr("samples 0 to 31")));
   }
   EXPECT_FALSE(files_.exists(folder_ / "run/checkpoints"));
+  EXPECT_THAT(file("run/metrics.jsonl"), ::testing::StartsWith("{\"step\":1,\"not_finite\":\"layer 1: "));
 }
 
 TEST_F(TrainerTest, AWeightThatOverflowsIsNamedAndNeverSaved) {
