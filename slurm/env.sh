@@ -44,7 +44,8 @@ requeue() {
     say "saved; not requeued, it has started again $most times (TADAPT_MAX_RESTARTS)"
   else
     say "saved; requeued"
-    scontrol requeue "$SLURM_JOB_ID" || say "scontrol requeue failed; submit it again"
+    # It also ends this job, and with it scontrol.
+    (trap '' TERM; exec scontrol requeue "$SLURM_JOB_ID") || say "scontrol requeue failed; submit it again"
   fi
 }
 

@@ -25,6 +25,8 @@ AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmctldLogFile={folder}/slurmctld.log
+# Nodes have the cores and the memory said below, whatever this machine has.
+SlurmdParameters=config_overrides
 # Virtual nodes share a file system: what a node calls its own carries its name.
 SlurmdSpoolDir={folder}/%n/spool
 SlurmdPidFile={folder}/%n/slurmd.pid
@@ -71,14 +73,15 @@ def free_ports(count):
 class Cluster:
     """Started when made; `stop` ends every daemon and everything jobs have left behind."""
 
-    def __init__(self, folder, nodes=4, cpus=2, **environment):
+    def __init__(self, folder, nodes=4, cpus=4, **environment):
         self.folder = pathlib.Path(folder)
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         # Open MPI takes virtual nodes for hosts of their own: no shared memory between them, and more ranks than cores
         # without knowing.
-        self.environment = dict(os.environ, PATH=PATH, SLURM_CONF=str(self.folder / "slurm.conf"),
-                                OMPI_MCA_btl="self,tcp", OMPI_MCA_btl_tcp_if_include="lo", OMPI_MCA_pml="ob1",
-                                OMPI_MCA_mpi_yield_when_idle="1", **environment)
+        self.environment = outside | dict(
+            PATH=PATH, SLURM_CONF=str(self.folder / "slurm.conf"), OMPI_MCA_btl="self,tcp",
+            OMPI_MCA_btl_tcp_if_include="lo", OMPI_MCA_pml="ob1", OMPI_MCA_mpi_yield_when_idle="1") | environment
         self.daemons = {}
         port = free_ports(nodes + 1)
         for name in ("state", *(f"{node}/{part}" for node in self.nodes for part in ("spool", "tmp"))):
@@ -121,17 +124,16 @@ class Cluster:
         daemon.wait()
 
     def stop(self):
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self.processes():
+        end = time.monotonic() + 10
+        while (pids := self.processes()) and time.monotonic() < end:
+            for pid in pids:
                 try:
-                    os.kill(pid, number)
+                    os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-            end = time.monotonic() + 5
-            while self.processes() and time.monotonic() < end:
-                for daemon in self.daemons.values():
-                    daemon.poll()
-                time.sleep(0.05)
+            time.sleep(0.05)
+        for daemon in self.daemons.values():
+            daemon.wait()
 
     def processes(self, *variables):
         """Pids of the processes with this cluster's SLURM_CONF (its daemons, and all that jobs started) and variables."""
@@ -176,5 +178,6 @@ class Cluster:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
-                raise AssertionError(f"after {seconds} s still not: {what}")
+                log = (self.folder / "slurmctld.log").read_text().splitlines()[-20:]
+                raise AssertionError("\n".join([f"after {seconds} s still not: {what}; slurmctld's last words:", *log]))
             time.sleep(0.1)
