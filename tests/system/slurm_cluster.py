@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "srun", "sbatch", "scontrol", "scancel")
@@ -70,6 +71,33 @@ def free_ports(count):
     raise AssertionError("no free ports in a row")
 
 
+def processes_with(*variables):
+    """Pids of all processes but this one that have these environment variables."""
+    wanted = {text.encode() for text in variables}
+    pids = []
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and wanted <= set(
+                    (entry / "environ").read_bytes().split(b"\0")):
+                pids.append(int(entry.name))
+        except OSError:
+            continue  # it ended while we looked, or is not ours
+    return pids
+
+
+def guard(configuration):
+    """Waits until its standard input ends, as it does when the test stops or dies; then kills what the cluster was."""
+    sys.stdin.read()
+    end = time.monotonic() + 10
+    while (pids := processes_with(f"SLURM_CONF={configuration}")) and time.monotonic() < end:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.05)
+
+
 class Cluster:
     """Started when made; `stop` ends every daemon and everything jobs have left behind."""
 
@@ -83,6 +111,10 @@ class Cluster:
             PATH=PATH, SLURM_CONF=str(self.folder / "slurm.conf"), OMPI_MCA_btl="self,tcp",
             OMPI_MCA_btl_tcp_if_include="lo", OMPI_MCA_pml="ob1", OMPI_MCA_mpi_yield_when_idle="1") | environment
         self.daemons = {}
+        # No child of this process: a test that takes too long is killed with all its children.
+        self.guard = subprocess.Popen(["setsid", "--fork", sys.executable, __file__, str(self.folder / "slurm.conf")],
+                                      stdin=subprocess.PIPE, env=outside)
+        self.guard.wait()
         port = free_ports(nodes + 1)
         for name in ("state", *(f"{node}/{part}" for node in self.nodes for part in ("spool", "tmp"))):
             (self.folder / name).mkdir(parents=True)
@@ -100,9 +132,8 @@ class Cluster:
             raise
 
     def _start(self, name, words):
-        # Should this process be killed, its daemons end.
         with open(self.folder / f"{name}.out", "ab") as log:
-            self.daemons[name] = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *words], env=self.environment,
+            self.daemons[name] = subprocess.Popen(words, env=self.environment,
                                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _start_munge(self):
@@ -124,29 +155,14 @@ class Cluster:
         daemon.wait()
 
     def stop(self):
-        end = time.monotonic() + 10
-        while (pids := self.processes()) and time.monotonic() < end:
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.05)
+        self.guard.stdin.close()
+        self.wait_for(lambda: not self.processes(), "all of the cluster's processes gone", 20)
         for daemon in self.daemons.values():
             daemon.wait()
 
     def processes(self, *variables):
-        """Pids of the processes with this cluster's SLURM_CONF (its daemons, and all that jobs started) and variables."""
-        wanted = {f"SLURM_CONF={self.folder}/slurm.conf".encode(), *(text.encode() for text in variables)}
-        pids = []
-        for entry in pathlib.Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and int(entry.name) != os.getpid() and wanted <= set(
-                        (entry / "environ").read_bytes().split(b"\0")):
-                    pids.append(int(entry.name))
-            except OSError:
-                continue  # it ended while we looked, or is not ours
-        return pids
+        """Pids of the cluster's daemons, and of all that its jobs started, that have these environment variables."""
+        return processes_with(f"SLURM_CONF={self.folder}/slurm.conf", *variables)
 
     def execute(self, words, folder=None, **environment):
         """A finished program with its output; a hang is a failure."""
@@ -181,3 +197,7 @@ class Cluster:
                 log = (self.folder / "slurmctld.log").read_text().splitlines()[-20:]
                 raise AssertionError("\n".join([f"after {seconds} s still not: {what}; slurmctld's last words:", *log]))
             time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    guard(sys.argv[1])
