@@ -16,16 +16,32 @@ auto line_printer(std::FILE* stream, int rank) {
   };
 }
 
+std::string variable(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value == nullptr ? "" : value;
+}
+
+/// As Slurm says it to the processes of a job; of the step rather than of the whole job, which may have more nodes.
+BatchJob slurm_job() {
+  const std::string number = variable("SLURM_JOB_ID"), restarts = variable("SLURM_RESTART_COUNT");
+  if (number.empty()) return {};
+  const char* const unit = std::getenv("SLURM_STEP_NODELIST") == nullptr ? "SLURM_JOB" : "SLURM_STEP";
+  const std::string nodes = variable(fmt::format("{}_NUM_NODES", unit));
+  return {.name = fmt::format("Slurm job {}{}{}", number, restarts.empty() ? "" : ", restart ", restarts),
+          .nodes =
+              fmt::format("{} node{}, {}", nodes, nodes == "1" ? "" : "s", variable(fmt::format("{}_NODELIST", unit)))};
+}
+
 }  // namespace
 
 Process this_process(FileSystem& files, MpiSession& session, const StopSignals& signals) {
-  const char* config = std::getenv("TADAPT_CONFIG");
   return {.files = files,
           .session = session,
           .signals = signals,
           .executable = std::filesystem::read_symlink("/proc/self/exe"),
           .current_directory = std::filesystem::current_path(),
-          .config_variable = config == nullptr ? "" : config,
+          .config_variable = variable("TADAPT_CONFIG"),
+          .job = slurm_job(),
           .print = line_printer(stdout, session.rank()),
           .announce = line_printer(stderr, session.rank())};
 }

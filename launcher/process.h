@@ -11,13 +11,20 @@
 
 namespace tadapt {
 
+/// The job a resource manager gave this process, in words; empty outside of one.
+struct BatchJob {
+  std::string name;   ///< "Slurm job 17, restart 2"
+  std::string nodes;  ///< "4 nodes, n[1-4]"
+};
+
 struct Process {
   FileSystem& files;
   MpiSession& session;
   const StopSignals& signals;
   std::filesystem::path executable;
   std::filesystem::path current_directory;
-  std::string config_variable;                            ///< $TADAPT_CONFIG; empty: not set
+  std::string config_variable;  ///< $TADAPT_CONFIG; empty: not set
+  BatchJob job = {};
   std::function<void(const std::string& text)> print;     ///< whole lines on standard output, rank 0 only
   std::function<void(const std::string& text)> announce;  ///< whole lines on standard error, rank 0 only
 };

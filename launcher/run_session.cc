@@ -1,5 +1,7 @@
 #include "launcher/run_session.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "kernels/instruction_set.h"
@@ -42,6 +44,12 @@ Context context_of(const RunOptions& options, Communicator& world, const Process
   return choose_device(request, place, world, process.announce);
 }
 
+/// All it takes to find, or to end, who has a directory.
+std::string lock_holder(const Process& process) {
+  return fmt::format("{}, pid {}{}{}", process.session.who(), ::getpid(), process.job.name.empty() ? "" : ", ",
+                     process.job.name);
+}
+
 /// Longer than the communicator's bound: that one can name the peer.
 double watchdog_seconds(const RunOptions& options) { return 2.0 * options.grid.timeout_seconds + 30.0; }
 
@@ -55,10 +63,13 @@ RunSession::RunSession(const RunOptions& options, const Process& process)
       environment_{.files = files_,
                    .world = *world_,
                    .context = context_,
-                   .who = process.session.who(),
+                   .who = lock_holder(process),
                    .print = process.print,
                    .stop_requested = [&process] { return process.signals.requested(); },
                    .heartbeat = [this](const std::string& phase) { watchdog_.beat(phase); }} {
+  if (!process.job.name.empty())
+    process.announce(fmt::format("{}: {} rank{} on {}", process.job.name, world_->size(),
+                                 world_->size() == 1 ? "" : "s", process.job.nodes));
   agree_on_instruction_set(*world_, process);
 }
 

@@ -40,6 +40,15 @@ int srun_tasks() {
   return tasks == nullptr || std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr ? 0 : std::atoi(tasks);
 }
 
+[[noreturn]] void refuse_singletons(int tasks) {
+  const auto message = fmt::format(
+      "srun started {} processes that MPI does not connect; start them with srun --mpi=pmix, or mpirun", tasks);
+  const char* place = std::getenv("SLURM_PROCID");
+  if (place == nullptr || std::atoi(place) == 0) throw ConfigError("{}", message);
+  std::this_thread::sleep_for(kFirstRankSpeaks);
+  throw PeerFailure(ExitCode::kBadConfig, message);
+}
+
 }  // namespace
 
 std::string host_name() {
@@ -52,10 +61,7 @@ class MpiSession::State {
   State() {
     const int tasks = srun_tasks();
     if (started_by_a_launcher()) start();
-    if (tasks > 1 && size == 1) {
-      throw ConfigError(
-          "srun started {} processes that MPI does not connect; start them with srun --mpi=pmix, or mpirun", tasks);
-    }
+    if (tasks > 1 && size == 1) refuse_singletons(tasks);
   }
   ~State() {
     engine.reset();

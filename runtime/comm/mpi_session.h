@@ -17,7 +17,8 @@ std::string host_name();
 /// ends MPI; destroyed while an exception passes it ends the whole job with exit code 70.
 class MpiSession {
  public:
-  /// ConfigError when a launcher started several processes that MPI does not bring together.
+  /// When srun started several processes that MPI does not bring together: a ConfigError in the first, a PeerFailure
+  /// in the others.
   MpiSession();
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;

@@ -3,18 +3,34 @@
 
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdint>
+#include <ctime>
+
 #include "kernels/core/error.h"
 
 namespace tadapt {
 namespace {
 constexpr int kSignals[] = {SIGTERM, SIGUSR1, SIGUSR2};
 
-// A signal handler can reach nothing but objects of static storage: the one global of the program.
+// A signal handler can reach nothing but objects of static storage: the only globals of the program.
 volatile std::sig_atomic_t first_signal = 0;
+std::atomic<std::int64_t> first_ms = 0;
+static_assert(std::atomic<std::int64_t>::is_always_lock_free);
+
+std::int64_t now_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+}
 
 extern "C" void note_signal(int number) {
-  if (first_signal != 0) _exit(128 + number);
-  first_signal = number;
+  if (first_signal == 0) {
+    first_ms = now_ms();
+    first_signal = number;
+  } else if (number != first_signal || now_ms() - first_ms >= StopSignals::kEchoMs) {
+    _exit(128 + number);
+  }
 }
 }  // namespace
 
@@ -32,6 +48,11 @@ StopSignals::StopSignals() {
 }
 
 StopSignals::~StopSignals() {
+  for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &former_[i], nullptr);
+}
+
+void StopSignals::ignore() {
+  for (struct sigaction& action : former_) action.sa_handler = SIG_IGN;
   for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &former_[i], nullptr);
 }
 

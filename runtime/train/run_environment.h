@@ -14,7 +14,7 @@ struct RunEnvironment {
   FileSystem& files;
   Communicator& world;
   Context& context;
-  std::string who;                                          ///< "rank 3/8 host", for locks and messages
+  std::string who;                                          ///< "rank 0/8 host, pid 4711, Slurm job 17", for locks
   std::function<void(const std::string& line)> print;       ///< a log line; does nothing but on rank 0
   std::function<bool()> stop_requested;                     ///< a signal came
   std::function<void(const std::string& phase)> heartbeat;  ///< alive, and doing this

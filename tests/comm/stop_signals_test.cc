@@ -3,7 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
 
 namespace tadapt {
 namespace {
@@ -33,6 +37,19 @@ TEST(StopSignals, TheSecondSignalEndsTheProcess) {
       ::testing::ExitedWithCode(128 + SIGTERM), "");
 }
 
+TEST(StopSignals, AnEchoOfTheFirstIsNoSecondOne) {
+  EXPECT_EXIT(
+      {
+        const StopSignals signals;
+        std::raise(SIGUSR1);
+        std::raise(SIGUSR1);
+        std::this_thread::sleep_for(std::chrono::milliseconds(StopSignals::kEchoMs));
+        std::fputs("still there", stderr);
+        std::raise(SIGUSR1);
+      },
+      ::testing::ExitedWithCode(128 + SIGUSR1), "still there");
+}
+
 TEST(StopSignals, FormerHandlersComeBack) {
   std::signal(SIGUSR2, former_handler);
   {
@@ -41,6 +58,21 @@ TEST(StopSignals, FormerHandlersComeBack) {
   std::raise(SIGUSR2);
   EXPECT_EQ(former_handler_ran, 1);
   std::signal(SIGUSR2, SIG_DFL);
+}
+
+TEST(StopSignals, IgnoredForGoodOnceTheWorkIsDone) {
+  EXPECT_EXIT(
+      {
+        {
+          StopSignals signals;
+          std::raise(SIGTERM);
+          signals.ignore();
+          std::raise(SIGTERM);
+        }
+        for (const int number : {SIGTERM, SIGUSR1, SIGUSR2}) std::raise(number);
+        std::_Exit(75);
+      },
+      ::testing::ExitedWithCode(75), "");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ using ::testing::AllOf;
 using testing::Ended;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using testing::run_shell;
 namespace fs = std::filesystem;
 
 using SecondChance = testing::SmallRun;
@@ -81,6 +82,15 @@ TEST_F(SecondChance, ACacheInWhichAnotherJobCapturesIsRefused) {
     expect_error(run(""), ExitCode::kCannotWrite, AllOf(HasSubstr("capture.lock"), HasSubstr("rank 0/9 elsewhere")));
   }
   EXPECT_EQ(run("").code, ExitCode::kDone);
+}
+
+TEST_F(SecondChance, ALockNamesTheProcessAndItsSlurmJob) {
+  const Ended ended =
+      run_shell(fmt::format("env SLURM_JOB_ID=17 SLURM_RESTART_COUNT=2 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=n5 "
+                            "{}/tadapt-dist --config {}",
+                            TADAPT_BINARY_DIR, (folder_ / "run.yaml").string()));
+  EXPECT_THAT(ended.output, HasSubstr("Slurm job 17, restart 2: 1 rank on 1 node, n5\n"));
+  EXPECT_THAT(text_of("run/run.lock"), ::testing::MatchesRegex("rank 0/1 [^,]*, pid [0-9]+, Slurm job 17, restart 2"));
 }
 
 TEST_F(SecondChance, HoldingOutLessThanAskedForIsSaid) {

@@ -19,6 +19,19 @@ TEST_F(WrongInputs, NothingWrong) {
   EXPECT_THAT(ended.output, HasSubstr("tadapt: exit=0 reason=finished step=2 checkpoint="));
 }
 
+TEST(ProcessesThatMpiDoesNotConnect, AreRefusedAndTheFirstSaysIt) {
+  const auto start = [](int place) {
+    return run_shell(fmt::format("env -u OMPI_COMM_WORLD_SIZE SLURM_STEP_NUM_TASKS=3 SLURM_PROCID={} {}/tadapt-dist",
+                                 place, TADAPT_BINARY_DIR));
+  };
+  const Ended first = start(0), other = start(2);
+  EXPECT_EQ(first.code, ExitCode::kBadConfig);
+  EXPECT_EQ(first.output,
+            "tadapt: srun started 3 processes that MPI does not connect; start them with srun --mpi=pmix, or mpirun\n");
+  EXPECT_EQ(other.code, ExitCode::kBadConfig);
+  EXPECT_EQ(other.output, "");
+}
+
 TEST_F(WrongInputs, MissingModelFile) {
   fs::remove(folder_ / "base/model.safetensors");
   expect_error(run(""), ExitCode::kMissingInput, HasSubstr("base"));
