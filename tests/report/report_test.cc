@@ -141,7 +141,7 @@ TEST_F(ReportTest, ASweepIsCheckedAndItsRecommendedRunShown) {
   const std::string point =
       R"({"dictionary":512,"l1":0.01,"seed":0,"layer":"all","l0":9.5,"nmse":0.1,"kl":null,"run":"best"})";
   put_run("sweep/best", step(1) + step(2));
-  put("sweep/sweep.json", R"({"points":[)" + point + R"(],"pareto":[0],"fits":[],"recommended":0})");
+  put("sweep/sweep.json", R"({"points":[)" + point + R"(],"pareto":{"nmse":[0],"kl":[0]},"fits":[],"recommended":0})");
   const Json all = data({"sweep"});
   EXPECT_EQ(all["sweeps"][0]["data"]["points"][0]["l0"], 9.5);
   EXPECT_EQ(all["runs"][0]["name"], "sweep/best");
@@ -153,8 +153,8 @@ TEST_F(ReportTest, ASweepIsCheckedAndItsRecommendedRunShown) {
   EXPECT_ERROR(sweep("{}"), DataError, HasSubstr("sweep.json: points: expected an array, found nothing"));
   EXPECT_ERROR(sweep(R"({"points":[]})"), DataError, HasSubstr("points: expected at least one point"));
   EXPECT_ERROR(sweep(R"({"points":[{"dictionary":512}]})"), DataError, HasSubstr("points[0].seed"));
-  EXPECT_ERROR(sweep(R"({"points":[)" + point + R"(],"pareto":[1]})"), DataError,
-               HasSubstr("pareto[0]: expected 0, found 1"));
+  EXPECT_ERROR(sweep(R"({"points":[)" + point + R"(],"pareto":{"nmse":[1]}})"), DataError,
+               HasSubstr("pareto.nmse[0]: expected 0, found 1"));
   EXPECT_ERROR(sweep(R"({"points":[)" + point + R"(],"recommended":3})"), DataError,
                HasSubstr("recommended: expected 0"));
 }

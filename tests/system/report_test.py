@@ -109,7 +109,7 @@ class ReportTest(SystemTest):
                        kl=None if layer == 0 else 0.01 * l1, dead_share=0.01, tokens_per_second=1e4, seconds=60, run="sparse")
                   for size in (512, 1024, 2048) for l1 in (0.01, 0.1) for layer in ("all", 0)]
         fits = [dict(l1=0.01, metric="nmse", amplitude=0.025, exponent=-0.2, low=-0.25, high=-0.15)]
-        (folder / "sweep.json").write_text(json.dumps(dict(points=points, pareto=[8, 10], fits=fits, recommended=2)))
+        (folder / "sweep.json").write_text(json.dumps(dict(points=points, pareto=dict(nmse=[8, 10], kl=[8]), fits=fits, recommended=2)))
         dom, titles = self.report("sweep", folder)
         for title in ("L0 against NMSE", "L0 against KL", "NMSE over dictionary size", "KL over dictionary size", "Loss"):
             self.assertIn(title, titles)

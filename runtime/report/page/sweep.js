@@ -10,7 +10,8 @@ function sweepSection(page, sweep, isOnly) {
       page, isOnly ? 'Sweep' : `Sweep ${sweep.name}`,
       `${count} points in ${sweep.name}. Points on the front are those that no other beats in both figures.`);
   page.append(...recommendation(data));
-  const points = data.points.map((point, index) => ({...point, index, layer: String(point.layer)}));
+  const points = data.points.flatMap(
+      (point, index) => [{...point, index, layer: String(point.layer)}, ...rowsOfLayers(point)]);
   const [fronts, scaling, rows] = [element('div.charts.pair'), element('div.charts'), element('div')];
   const show = (layer) => {
     const chosen = points.filter((point) => point.layer === layer);
@@ -32,6 +33,17 @@ function sweepSection(page, sweep, isOnly) {
   page.append(...fitsTable(data), details('All points', rows));
   show(layers[0]);
 }
+
+/** What a point says of its layers, as points of their own; what only the whole has is not theirs. */
+const rowsOfLayers = (point) => (point.layers || []).map((layer) => ({
+                                                           ...point,
+                                                           kl: null,
+                                                           tokens_per_second: null,
+                                                           seconds: null,
+                                                           ...layer,
+                                                           index: -1,
+                                                           layer: String(layer.layer),
+                                                         }));
 
 /** All layers together first, then layer by layer. */
 const layersOf = (points) =>
@@ -109,10 +121,12 @@ function frontCard(data, chosen, key, title) {
 const sweepLabel = (point, key, title) => ` ${counted(point.dictionary)} features, λ ${shown(point.l1)}, seed ${
     point.seed}: L0 ${shown(point.l0)}, ${title} ${shown(point[key])}`;
 
-/** Points that no other beats in L0 and in this error, by L0; those of the NMSE are the sweep's to say. */
+/** Points that no other beats in L0 and in this error, by L0; those of whole runs are the sweep's to say. */
 function frontOf(data, usable, key) {
   const sorted = [...usable].sort((one, other) => one.l0 - other.l0 || one[key] - other[key]);
-  if (key === 'nmse' && data.pareto) return sorted.filter((point) => data.pareto.includes(point.index));
+  const said = data.pareto && data.pareto[key];
+  if (said && sorted.some((point) => said.includes(point.index)))
+    return sorted.filter((point) => said.includes(point.index));
   let best = Infinity;
   return sorted.filter((point) => {
     const isBetter = point[key] < best;
@@ -211,7 +225,8 @@ function pointsTable(data, chosen) {
                      counted(point.dictionary), shown(point.l1), String(point.seed), shown(point.l0), shown(point.nmse),
                      shown(point.kl), percent(point.dead_share, 2), shown(point.tokens_per_second),
                      typeof point.seconds === 'number' ? duration(point.seconds) : '–',
-                     (data.pareto || []).includes(point.index) ? '●' : '', point.run || ''
+                     Object.values(data.pareto || {}).some((front) => front.includes(point.index)) ? '●' : '',
+                     point.run || ''
                    ],
                  })));
 }
