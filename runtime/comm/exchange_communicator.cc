@@ -200,27 +200,13 @@ std::string ExchangeCommunicator::broadcast_text(std::string_view text, int root
   return all;
 }
 
-// A sum is cut as it lies. Of a scatter or a gather a piece is a slice of every rank's part, so that parts stay whole.
 std::vector<PairwiseExchange> ExchangeCommunicator::pieces(Collective collective, std::span<float> values) {
   std::vector<PairwiseExchange> pieces;
-  if (collective == Collective::kSum) {
-    for (std::size_t begin = 0; begin < values.size(); begin += SumQueue::kPieceElements) {
-      const auto piece = values.subspan(begin, std::min(SumQueue::kPieceElements, values.size() - begin));
-      const auto steps = plan_pairwise_sum(rank(), size(), static_cast<std::int64_t>(piece.size()));
-      pieces.emplace_back(group_, piece, steps, next_tag());
-    }
-    return pieces;
-  }
-  const std::vector<ElementRange> parts = parts_of(static_cast<std::int64_t>(values.size()), size());
-  const auto slice = std::max(kReductionBlock, static_cast<std::int64_t>(SumQueue::kPieceElements) / size());
-  for (std::int64_t begin = 0; begin < parts.back().size(); begin += slice) {  // the last part is the longest
-    std::vector<ElementRange> slices;
-    for (const ElementRange& part : parts)
-      slices.push_back({std::min(part.begin + begin, part.end), std::min(part.begin + begin + slice, part.end)});
-    const auto steps =
-        collective == Collective::kGather ? plan_gather(rank(), slices) : plan_scatter_sum(rank(), slices);
-    pieces.emplace_back(group_, values, steps, next_tag());
-  }
+  for (PlannedPiece& piece : plan_pieces(collective, rank(), size(), static_cast<std::int64_t>(values.size())))
+    pieces.emplace_back(
+        group_,
+        values.subspan(static_cast<std::size_t>(piece.values.begin), static_cast<std::size_t>(piece.values.size())),
+        std::move(piece.steps), next_tag());
   return pieces;
 }
 

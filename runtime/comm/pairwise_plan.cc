@@ -10,6 +10,7 @@ namespace tadapt {
 namespace {
 // Below this, twice the messages cost more than the bytes saved.
 constexpr std::int64_t kWholeElements = 4 * kReductionBlock;
+constexpr auto kPiece = static_cast<std::int64_t>(kPieceElements);
 
 /// Where the lower half of a range ends.
 std::int64_t middle(ElementRange range) {
@@ -68,6 +69,35 @@ std::vector<ElementRange> parts_of(std::int64_t elements, int ranks) {
   std::vector<ElementRange> parts;
   for (int rank = 0; rank < ranks; ++rank) parts.push_back(part_of(elements, rank, ranks));
   return parts;
+}
+
+std::vector<PlannedPiece> plan_pieces(Collective collective, int rank, int ranks, std::int64_t elements) {
+  std::vector<PlannedPiece> pieces;
+  if (collective == Collective::kSum) {
+    for (std::int64_t begin = 0; begin < elements; begin += kPiece) {
+      const ElementRange values{begin, std::min(begin + kPiece, elements)};
+      pieces.push_back({values, plan_pairwise_sum(rank, ranks, values.size())});
+    }
+    return pieces;
+  }
+  const std::vector<ElementRange> parts = parts_of(elements, ranks);
+  const std::int64_t slice = std::max(kReductionBlock, kPiece / ranks);
+  for (std::int64_t begin = 0; begin < parts.back().size(); begin += slice) {  // the last part is the longest
+    std::vector<ElementRange> slices;
+    for (const ElementRange& part : parts)
+      slices.push_back({std::min(part.begin + begin, part.end), std::min(part.begin + begin + slice, part.end)});
+    pieces.push_back({{0, elements},
+                      collective == Collective::kGather ? plan_gather(rank, slices) : plan_scatter_sum(rank, slices)});
+  }
+  return pieces;
+}
+
+std::int64_t sent_bytes(Collective collective, int rank, int ranks, std::int64_t elements) {
+  if (ranks == 1) return 0;
+  std::int64_t sent = 0;
+  for (const PlannedPiece& piece : plan_pieces(collective, rank, ranks, elements))
+    for (const PairwiseStep& step : piece.steps) sent += step.out.size();
+  return sent * static_cast<std::int64_t>(sizeof(float));
 }
 
 void require_power_of_two(int ranks, std::string_view label) {

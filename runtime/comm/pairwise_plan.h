@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/comm/element_range.h"
+#include "runtime/comm/communicator.h"
 
 namespace tadapt {
 
@@ -37,6 +37,23 @@ std::vector<PairwiseStep> plan_gather(int rank, std::span<const ElementRange> pa
 
 /// part_of every rank.
 std::vector<ElementRange> parts_of(std::int64_t elements, int ranks);
+
+/// Elements of a piece: a multiple of the reduction block, small enough to be added without holding others up.
+inline constexpr std::size_t kPieceElements = std::size_t{1} << 20;
+
+/// A part of an array that travels by itself; its steps count from values.begin.
+struct PlannedPiece {
+  ElementRange values;
+  std::vector<PairwiseStep> steps;
+};
+/// The pieces of a collective of so many elements. A sum is cut as it lies; of a scatter or a gather a piece is a slice
+/// of every rank's part, so that parts stay whole.
+std::vector<PlannedPiece> plan_pieces(Collective collective, int rank, int ranks, std::int64_t elements);
+
+/// Bytes of float32 that `rank` sends for them; 0 where it is alone.
+std::int64_t sent_bytes(Collective collective, int rank, int ranks, std::int64_t elements);
+/// Bytes that each rank sends so that all get everyone's `bytes`: everybody else's pass through it once.
+inline std::int64_t gather_sent_bytes(int ranks, std::int64_t bytes) { return (ranks - 1) * bytes; }
 
 /// ConfigError naming the sum unless the number of ranks is a power of two.
 void require_power_of_two(int ranks, std::string_view label);

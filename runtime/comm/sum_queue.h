@@ -23,9 +23,6 @@ struct RunningSum {
 
 class SumQueue : public ProgressEngine::Work {
  public:
-  /// Elements of a piece: a multiple of the reduction block, small enough to be added without holding others up.
-  static constexpr std::size_t kPieceElements = std::size_t{1} << 20;
-
   explicit SumQueue(Transport& transport) : transport_(transport) {}
 
   // All of these are called with the engine's lock held.

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "runtime/comm/process_grid.h"
+#include "runtime/plan/machine_rates.h"
 
 namespace tadapt {
 
@@ -15,19 +17,25 @@ struct StepWork {
   std::int64_t batch_tokens = 0;  ///< over all ranks
 };
 
-/// Sustained rates of one rank. The defaults are one CPU core's; only their ratios matter for the choice.
-struct MachineRates {
-  double flops_per_second = 5e10;
-  double memory_bytes_per_second = 1e10;
-  double exchange_bytes_per_second = 2e9;
-  double seconds_per_message = 2e-5;
+/// One adapter in one step on one rank.
+struct AdapterWork {
+  std::int64_t width = 0;
+  std::int64_t features = 0;
+  double tokens = 0;                  ///< of the batch, on this rank
+  std::int64_t leaves = 1;            ///< of them
+  std::optional<double> active = {};  ///< features per token, by the sparse route; none: the dense one
 };
+struct AdapterSeconds {
+  double compute = 0;  ///< dense: 10·T·D·F / flops; sparse: 2·T·D·F / encoder + T·active·8·D / pairs
+  /// p·34 bytes / memory (AdamW reads master, two moments, gradient; writes three and a bf16 working copy; the gradient
+  /// is cleared), and 12 bytes for each parameter of a leaf that joins another
+  double update = 0;
+};
+AdapterSeconds adapter_seconds(const AdapterWork& work, const MachineRates& rates);
 
 /// Seconds of one step on the rank with most layers. With n = layers in the largest block, p = 2DF + F + D parameters
 /// a layer, T batch tokens and G data-parallel ranks:
-///   compute  n · 10 · T · D · F / G / flops           (dense forward, both gradients of encoder and decoder)
-///   update   n · p · 34 bytes / memory                (AdamW reads master, two moments, gradient; writes three and a
-///                                                      bf16 working copy; the gradient is cleared)
+///   compute, update  n · adapter_seconds of T / G tokens, dense and in one leaf
 ///   exchange n · 2(1 − 1/G) · 4p bytes / exchange + n · 2 log2(G) · message
 /// An exchange overlaps the compute of the next layer, so the step takes max(compute, exchange) + update, plus the
 /// exchange of one layer that nothing overlaps.

@@ -19,10 +19,14 @@ enum TraineeField : std::size_t {
 
 }  // namespace
 
+std::size_t BridgingReport::shared_fields(std::size_t states, std::size_t most_layers) {
+  return kFields + states + kTraineeFields * most_layers;
+}
+
 BridgingReport::BridgingReport(Communicator& world, const ProcessGrid& grid, int states, const Rank& mine,
                                const std::string& what) {
   const std::size_t of_trainees = kFields + static_cast<std::size_t>(states);
-  const std::size_t per_rank = of_trainees + kTraineeFields * grid.most_layers();
+  const std::size_t per_rank = shared_fields(static_cast<std::size_t>(states), grid.most_layers());
   std::vector<double> fields(per_rank, 0.0);
   fields[kStop] = mine.stop ? 1.0 : 0.0;
   fields[kKlAdapter] = mine.sums.kl_adapter;

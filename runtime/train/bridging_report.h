@@ -37,6 +37,9 @@ class BridgingReport {
   /// Collective. `states`: L + 1.
   BridgingReport(Communicator& world, const ProcessGrid& grid, int states, const Rank& mine, const std::string& what);
 
+  /// Numbers that each rank contributes.
+  static std::size_t shared_fields(std::size_t states, std::size_t most_layers);
+
   bool stop() const { return stop_; }
   const BridgingSums& sums() const { return sums_; }                        ///< over all leaves
   double residual_nmse() const;                                             ///< over all states

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <optional>
 
 #include "data/model_files.h"
 #include "kernels/core/host_memory.h"
-#include "runtime/adapter/break_even.h"
 #include "runtime/comm/device_group.h"
+#include "runtime/plan/bridging_cost.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/bridging_options.h"
 #include "runtime/train/bridging_step.h"
@@ -90,64 +89,29 @@ BridgingShape bridging_shape(const RunOptions& options, FileSystem& files, const
   return shape;
 }
 
-namespace {
-
-/// What each trained layer's block takes of a leaf's step, in floating-point operations per token: its own passes (the
-/// target's, the adapter model's two, and two of each bridge that has left by then), those of the untrained layers that
-/// belong to its block, and for the last one the head of every branch. `bridges`: of each kind, their cutoffs uniform.
-std::vector<double> layer_costs(const BridgingShape& shape, std::int64_t features, int bridges) {
-  const int layers = shape.target.layers;
-  const ForwardFlops flops = forward_flops(shape.target);
-  const double model = flops.attention_per_token + flops.mlp_per_token +
-                       flops.attention_per_context * static_cast<double>(shape.leaf_tokens) / 2.0;
-  const double adapter = 4.0 * static_cast<double>(shape.target.width) * static_cast<double>(features);
-  std::vector<double> costs;
-  for (int layer = 0; layer < layers; ++layer) {
-    const bool trained = std::ranges::find(shape.layers, layer) != shape.layers.end();
-    const double begun = bridges * static_cast<double>(layer + 1) / (layers + 1);
-    const double passes = 3.0 + 4.0 * begun;
-    const double cost = passes * model + (trained ? 3.0 * (1.0 + begun) * adapter : 0.0);
-    const bool opens = trained && layer != shape.layers.front();
-    if (costs.empty() || opens)
-      costs.push_back(cost);
-    else
-      costs.back() += cost;
-  }
-  costs.back() += (2.0 + 2.0 * (1.0 + 2.0 * bridges)) * flops.head_per_token;
-  return costs;
-}
-
-/// A step's time in that of a leaf on one rank. Leaves go through the blocks one behind the other, as fast as the
-/// dearest one. Of two ranks that share the branches the adapter model's has 2L + Σ_k 2(L − k) of 3L + Σ_k 4(L − k)
-/// layer passes; L/2 is the mean k.
-double relative_step_time(GridShape shape, const BridgingShape& run, const std::vector<double>& costs, int bridges) {
-  const ProcessGrid grid(shape, run.layers, costs);
-  double dearest = 0.0, all = 0.0;
-  auto next = costs.begin();
-  for (int block = 0; block < grid.blocks(); ++block) {
-    const auto end = next + static_cast<std::ptrdiff_t>(grid.layers_of_block(block).size());
-    const double cost = std::accumulate(next, end, 0.0);
-    dearest = std::max(dearest, cost);
-    all += cost;
-    next = end;
-  }
-  const double slower_side = shape.branch_parallel > 1 ? (2.0 + bridges) / (3.0 + 2.0 * bridges) : 1.0;
-  const std::int64_t own_leaves = run.leaves / shape.data_parallel;
-  return (static_cast<double>(own_leaves - 1) * dearest / all + 1.0) * slower_side;
-}
-
-}  // namespace
-
 ProcessGrid bridging_grid(const RunOptions& options, const BridgingShape& shape, int ranks) {
+  // All kinds of work as fast as each other: only shares of a step matter, and a grid must not depend on a clock.
+  constexpr MachineRates kAlike{.flops_per_second = 1.0,
+                                .forward_flops_per_second = 1.0,
+                                .backward_flops_per_second = 1.0,
+                                .head_flops_per_second = 1.0};
   const int bridges = most_bridges(options.loss, shape.target.layers);
-  const std::vector<double> costs = layer_costs(shape, options.adapter.features, bridges);
+  const BridgingStepWork work{.target = shape.target,
+                              .layers = shape.layers,
+                              .leaves = shape.leaves,
+                              .leaf_tokens = static_cast<double>(shape.leaf_tokens),
+                              .context_tokens = static_cast<double>(shape.leaf_tokens) / 2.0,
+                              .bridges = uniform_bridges(shape.target.layers, bridges),
+                              .heads = static_cast<double>(bridges),
+                              .features = options.adapter.features};
+  const std::vector<double> costs = layer_seconds(work, kAlike);
   const GridShape chosen = choose_grid({.ranks = ranks,
                                         .layers = static_cast<int>(shape.layers.size()),
                                         .leaves = shape.leaves,
                                         .layer_blocks = options.grid.layer_blocks,
                                         .data_parallel = options.grid.data_parallel,
                                         .branch_parallel = options.grid.branch_parallel},
-                                       [&](GridShape one) { return relative_step_time(one, shape, costs, bridges); });
+                                       [&](GridShape one) { return leaves_seconds(work, costs, one); });
   return ProcessGrid(chosen, shape.layers, costs);
 }
 

@@ -190,9 +190,11 @@ void LocalStep::prepare(std::size_t index, Work& work) {
   trace("updated", index);
 }
 
+std::size_t LocalStep::shared_fields(std::size_t trainees) { return kRankFields + kFields * trainees; }
+
 std::vector<double> LocalStep::share(std::int64_t step, const std::vector<Work>& work) {
   // The first block has the most layers, so this many fields serve every rank.
-  std::vector<double> mine(kRankFields + kFields * trainees_of_block(0), 0.0);
+  std::vector<double> mine(shared_fields(trainees_of_block(0)), 0.0);
   mine[kStopField] = parts_.environment.stop_requested() ? 1.0 : 0.0;
   for (std::size_t i = 0; i < work.size(); ++i) {
     double* fields = &mine[kRankFields + i * kFields];

@@ -45,6 +45,9 @@ class LocalStep : public TrainingStep {
   const char* sample_unit() const override { return "tokens"; }
   double data_stall_seconds() const override { return parts_.loader.stall_seconds(); }
 
+  /// Numbers that each rank shares with all at the end of a step, if none has more than so many trainees.
+  static std::size_t shared_fields(std::size_t trainees);
+
  private:
   struct Work;  // one trainee's part of a step
 

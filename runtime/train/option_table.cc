@@ -6,6 +6,7 @@
 #include "data/activation_cache.h"
 #include "runtime/adapter/adapter.h"
 #include "runtime/loss/loss.h"
+#include "runtime/plan/machine_rates.h"
 #include "runtime/train/device_choice.h"
 #include "runtime/train/option_kinds.h"
 
@@ -312,13 +313,43 @@ Options log_options() {
   };
 }
 
+bool is_machine(const std::string& value) {
+  return value == "auto" || value == "measured" || built_in_rates(value) != nullptr;
+}
+
+Options plan_options() {
+  return {
+      text({"plan.machine", "",
+            "Whose speed --dry-run counts with. measured: this machine's, within seconds; a GPU's name: figures from "
+            "its "
+            "maker's, not measured; auto: measured on a CPU, by its name on a GPU.",
+            OnResume::kMayDiffer},
+           field(&RunOptions::plan, &PlanOptions::machine), "auto, measured, " + built_in_machines(), is_machine),
+      path({"plan.rates", "", "File of rates that tadapt-dist calibrate --out wrote, instead; empty: none."},
+           field(&RunOptions::plan, &PlanOptions::rates)),
+      integer({"plan.ranks", "ranks", "Ranks that --dry-run plans for; 0: those it runs on.", OnResume::kMayDiffer},
+              field(&RunOptions::plan, &PlanOptions::ranks), 0, kMaxRanks),
+      integer({"plan.ranks_per_node", "ranks",
+               "Ranks of a node: they share its storage's speed, and need no network between each other.",
+               OnResume::kMayDiffer},
+              field(&RunOptions::plan, &PlanOptions::ranks_per_node), 1, kMaxRanks),
+      number_or_auto({"plan.active_features", "active features per token",
+                      "That --dry-run counts with, of each layer; auto: 10, as in the least sparse published adapters.",
+                      OnResume::kMayDiffer},
+                     field(&RunOptions::plan, &PlanOptions::active_features), kNotNegative),
+      number({"plan.storage_bytes_per_second", "bytes per second",
+              "At which --dry-run lets a node read the cache, all its ranks together.", OnResume::kMayDiffer},
+             field(&RunOptions::plan, &PlanOptions::storage_bytes_per_second), kPositive),
+  };
+}
+
 }  // namespace
 
 const std::vector<Option>& option_table() {
   static const std::vector<Option> kTable = [] {
     Options all;
     for (auto* section : {run_options, model_options, corpus_options, cache_options, adapter_options, loss_options,
-                          optim_options, train_options, checkpoint_options, grid_options, log_options}) {
+                          optim_options, train_options, checkpoint_options, grid_options, log_options, plan_options}) {
       for (Option& option : section()) all.push_back(std::move(option));
     }
     return all;

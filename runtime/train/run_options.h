@@ -120,6 +120,17 @@ struct LogOptions {
   std::int64_t metrics_every_steps = 1;  ///< steps between lines of metrics.jsonl
 };
 
+/// What --dry-run assumes; a run does not look at it.
+struct PlanOptions {
+  std::string machine = "auto";           ///< whose rates: auto, measured, or a name that built_in_rates knows
+  std::filesystem::path rates;            ///< a file of them, as calibrate writes it; empty: none
+  int ranks = 0;                          ///< planned for; 0: as many as there are
+  int ranks_per_node = 8;                 ///< that share a node's storage and talk without the network
+  std::optional<double> active_features;  ///< per token and layer; none: kAssumedActive
+  double storage_bytes_per_second = 2e9;  ///< read by a node
+};
+inline constexpr double kAssumedActive = 10.0;
+
 struct RunOptions {
   std::filesystem::path dir;   ///< run directory; empty: runs/<name of the config file> where started
   std::string layers = "all";  ///< "all" or a list such as "0,3,5-8"
@@ -133,6 +144,7 @@ struct RunOptions {
   CheckpointOptions checkpoint;
   GridOptions grid;
   LogOptions log;
+  PlanOptions plan;
 };
 
 /// Layers `first` to `last`, both included.

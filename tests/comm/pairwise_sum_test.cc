@@ -29,7 +29,7 @@ TEST_P(PairwiseSum, IsTheSameTreeScatteredAndGathered) {
 
 TEST(PairwiseSum, CrossesTheBordersOfPiecesOfParts) {
   run_ranks(4, [](Communicator& comm) {
-    constexpr std::size_t kSlices = 2 * SumQueue::kPieceElements;
+    constexpr std::size_t kSlices = 2 * kPieceElements;
     testing::check_scatter_and_gather(comm, {kSlices - 1, kSlices, kSlices + 1, kSlices + 12'289});
   });
 }
@@ -54,8 +54,8 @@ TEST(Parts, AreContiguousOnBlockBordersAndNearlyEqual) {
 
 TEST(PairwiseSum, CrossesTheBordersOfPieces) {
   run_ranks(2, [](Communicator& comm) {
-    testing::check_tree_sum(comm, {SumQueue::kPieceElements - 1, SumQueue::kPieceElements, SumQueue::kPieceElements + 1,
-                                   6 * SumQueue::kPieceElements + 4097});
+    testing::check_tree_sum(comm, {kPieceElements - 1, kPieceElements, kPieceElements + 1,
+                                   6 * kPieceElements + 4097});
   });
 }
 

@@ -36,8 +36,8 @@ TEST(Mpi, SumsAreTheBalancedTree) {
     return;
   }
   testing::check_exact_sum(*world);
-  testing::check_tree_sum(*world, {0, 1, 4097, 16384, 16385, 100'003, 2 * SumQueue::kPieceElements + 1});
-  testing::check_scatter_and_gather(*world, {0, 1, 4097, 16385, 100'003, 2 * SumQueue::kPieceElements + 12'289});
+  testing::check_tree_sum(*world, {0, 1, 4097, 16384, 16385, 100'003, 2 * kPieceElements + 1});
+  testing::check_scatter_and_gather(*world, {0, 1, 4097, 16385, 100'003, 2 * kPieceElements + 12'289});
   testing::check_overlapping_sums(*world);
 }
 
