@@ -120,7 +120,11 @@ class RankRun {
                     .loader = loader,
                     .held_out = held_out,
                     .environment = environment_,
-                    .trace = [this](const char* what, const std::string& name) { trace.push_back(name + " " + what); }},
+                    .trace =
+                        [this](const char* what, const std::string& name) {
+                          trace.push_back(name + " " + what);
+                          if (heard) heard(trace.back());
+                        }},
                    total_steps);
     Trainer trainer({.options = options_,
                      .environment = environment_,
@@ -133,6 +137,7 @@ class RankRun {
 
   std::int64_t stop_in_step = 0;
   std::vector<std::string> trace;
+  std::function<void(const std::string& event)> heard;  ///< "layer-001 backward", as it begins
   ParameterStore& store() { return state_.store; }
 
  private:
