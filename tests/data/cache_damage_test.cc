@@ -173,7 +173,8 @@ TEST_F(CacheDamageTest, RandomDamageIsNamedAndOtherShardsRead) {
     good += named ? 1 : 0;
     files_.open(shard_path(shard), OpenMode::kCreate)->write(0, std::as_bytes(std::span(before)));
   }
-  testing::tell_campaign("R6", "damaged shards: file, dataset, chunk and token rows named, other shards read", good, cases);
+  testing::tell_campaign("R6", "damaged shards: file, dataset, chunk and token rows named, other shards read", good,
+                         cases);
 }
 
 TEST_F(CacheDamageTest, TruncatedFileLosesOnlyItsEnd) {

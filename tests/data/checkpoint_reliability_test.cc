@@ -1,7 +1,6 @@
 // Checkpoints when things go wrong: power lost, bits flipped, disk full, at every operation or at seeded random places.
 #include <gtest/gtest.h>
 
-
 #include "data/checkpoint.h"
 #include "tests/data/checkpoint_fixture.h"
 #include "tests/support/campaign.h"

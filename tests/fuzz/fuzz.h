@@ -4,8 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
 #include <string_view>
 
+#include "data/file.h"
 #include "kernels/core/error.h"
 
 namespace tadapt::fuzz {
@@ -20,6 +24,22 @@ int feed(const std::uint8_t* data, std::size_t size, const Read& read) {
     if (error.code() == ExitCode::kInternal) std::abort();
   }
   return 0;
+}
+
+/// JSON with the checksum of the rest of itself put right, which no mutation would meet; other bytes as they are.
+/// `dump` writes it as the format does.
+template <class Dump>
+std::string signed_again(std::string_view bytes, const Dump& dump) {
+  nlohmann::json whole = nlohmann::json::parse(bytes, nullptr, false);
+  if (!whole.is_object()) return std::string(bytes);
+  try {
+    whole.erase("crc32c");
+    const std::string rest = dump(whole);
+    whole["crc32c"] = crc32c(std::as_bytes(std::span(rest)));
+    return dump(whole);
+  } catch (const nlohmann::json::exception&) {  // a string that is no UTF-8
+    return std::string(bytes);
+  }
 }
 
 }  // namespace tadapt::fuzz

@@ -57,7 +57,8 @@ TEST_F(BackgroundSaves, AreTheBytesOfThoseThatTrainingWaitsFor) {
     EXPECT_EQ(file("waits/metrics.jsonl"), file(name + "/metrics.jsonl"));
   }
   if (!HasFailure())
-    testing::tell_campaign("R5", "checkpoints written beside training, byte for byte those waited for", compared, compared);
+    testing::tell_campaign("R5", "checkpoints written beside training, byte for byte those waited for", compared,
+                           compared);
 }
 
 TEST_F(BackgroundSaves, TrainingGoesOnMeanwhileAndTheNextOneWaits) {

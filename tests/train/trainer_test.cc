@@ -93,10 +93,11 @@ TEST_F(TrainerTest, ANumberThatIsNotFiniteIsNamedWhereverItComesFrom) {
       if (what == event && ++seen == step)
         rank.store().master_views(layer)["W_dec"].span<float>()[3] = std::numeric_limits<float>::infinity();
     };
-    EXPECT_ERROR(rank.train(12), DivergedRun,
-                 ::testing::AllOf(::testing::HasSubstr(fmt::format("layer {}: ", layer)),
-                                  ::testing::HasSubstr(fmt::format("at step {} ", step)),
-                                  ::testing::HasSubstr(fmt::format("samples {} to {}", 32 * (step - 1), 32 * step - 1))));
+    EXPECT_ERROR(
+        rank.train(12), DivergedRun,
+        ::testing::AllOf(::testing::HasSubstr(fmt::format("layer {}: ", layer)),
+                         ::testing::HasSubstr(fmt::format("at step {} ", step)),
+                         ::testing::HasSubstr(fmt::format("samples {} to {}", 32 * (step - 1), 32 * step - 1))));
     EXPECT_FALSE(files_.exists(folder_ / name / fmt::format("checkpoints/step-{:09}", step)));
   }
   if (!HasFailure())
