@@ -85,6 +85,10 @@ def processes_with(*variables):
     return pids
 
 
+def parent_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def guard(configuration):
     """Waits until its standard input ends, as it does when the test stops or dies; then kills what the cluster was."""
     sys.stdin.read()
@@ -153,6 +157,16 @@ class Cluster:
         daemon = self.daemons.pop(node)
         daemon.kill()
         daemon.wait()
+
+    def kill_node(self, node):
+        """Ends a node and everything on it; what it kept in its own folders is gone, as after a reboot."""
+        self.stop_node(node)
+        tasks = self.processes(f"SLURMD_NODENAME={node}")
+        for pid in {*tasks, *map(parent_of, tasks)}:
+            os.kill(pid, signal.SIGKILL)
+        for part in ("spool", "tmp"):
+            shutil.rmtree(self.folder / node / part)
+            (self.folder / node / part).mkdir()
 
     def stop(self):
         self.guard.stdin.close()

@@ -137,6 +137,18 @@ class SlurmTest(SystemTest):
         self.assertEqual(self.assert_completed(job), 1)
         self.assert_saved_and_resumed(self.log(job), "lost")
 
+    @unittest.skipUnless(FULL, "takes a minute: TADAPT_CAMPAIGN=full")
+    def test_a_node_dies(self):
+        job = self.start_training("dead")
+        # A node without power closes no connection, as killed ranks do: the others are not to see that.
+        self.halt(set(self.ranks(job)) - set(self.ranks(job, "SLURMD_NODENAME=n3")))
+        self.cluster.kill_node("n3")
+        self.cluster.wait_for_job(job, "PENDING")
+        self.cluster.start_node("n3")
+        self.assertEqual(self.assert_completed(job), 1)
+        self.assertRegex(self.log(job), rf"resumed from step \d+ of {STEPS}")
+        self.assert_same_run("undisturbed", "dead", STEPS)
+
     def test_restarts_are_counted(self):
         job = self.start_training("counted", TADAPT_MAX_RESTARTS="0")
         self.cluster.command("scancel", "--signal=USR1", job)
