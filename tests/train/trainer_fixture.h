@@ -186,7 +186,7 @@ class TrainerTest : public ::testing::Test {
     RunOptions options = small_options(folder_ / run);
     if (change) change(options);
     std::vector<std::vector<std::string>> traces(static_cast<std::size_t>(shape.ranks()));
-    run_ranks(shape.ranks(), [&](Communicator& world) {
+    sent_ = run_ranks(shape.ranks(), [&](Communicator& world) {
       RankRun rank(files_, world, options, folder_ / "cache", ProcessGrid(shape, {0, 1, 2}));
       EXPECT_TRUE(rank.train(steps).finished);
       traces[static_cast<std::size_t>(world.rank())] = rank.trace;
@@ -197,6 +197,7 @@ class TrainerTest : public ::testing::Test {
 
   RealFileSystem files_;
   TemporaryDirectory folder_;
+  std::vector<std::uint64_t> sent_;  ///< by each rank of the last train()
 };
 
 }  // namespace tadapt::testing
