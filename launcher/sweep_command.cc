@@ -85,7 +85,7 @@ fs::path study_directory(const ParsedArguments& arguments, const RunOptions& opt
 }
 
 void dry_run(const SweepRequest& request, const RunEnvironment& environment) {
-  const Study study(request.options, request.directory, request.points, environment);
+  Study study(request.options, request.directory, request.points, environment);
   const std::vector<Cohort> cohorts = next_cohorts(request, study);
   environment.print(fmt::format("sweep: {}: {} runs, trained in {} groups", request.directory.string(),
                                 study.points().size(), cohorts.size()));

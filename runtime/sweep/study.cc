@@ -53,7 +53,10 @@ std::string Study::divergence(const SweepPoint& point) const {
   });
 }
 
-bool Study::is_finished(const SweepPoint& point) const { return outcome_so_far(options(point), environment_).finished; }
+bool Study::is_finished(const SweepPoint& point) {
+  if (!finished_.contains(point) && outcome_so_far(options(point), environment_).finished) finished_.insert(point);
+  return finished_.contains(point);
+}
 
 bool Study::is_evaluated(const SweepPoint& point) const { return exists(options(point).dir / kEvaluationFile); }
 
@@ -68,13 +71,16 @@ std::int64_t Study::step_of(const fs::path& checkpoint) const {
   }
 }
 
-std::vector<Standing> Study::standings() const {
+std::vector<Standing> Study::standings() {
   std::vector<Standing> unfinished;
   for (const SweepPoint& point : points_) {
-    if (!divergence(point).empty()) continue;
+    if (finished_.contains(point) || !divergence(point).empty()) continue;
     Standing run{.options = options(point), .steps = {}};
     const TrainingOutcome newest = outcome_so_far(run.options, environment_);
-    if (newest.finished) continue;
+    if (newest.finished) {
+      finished_.insert(point);
+      continue;
+    }
     const std::string steps = on_rank_zero(environment_.world, [&] {
       nlohmann::json found = nlohmann::json::array({0});
       for (const fs::path& path : list_checkpoints(environment_.files, run.options.dir / "checkpoints"))

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@
 
 namespace tadapt {
 
-/// Reads only. All of it is collective.
+/// Reads only; what is finished stays so and is looked at once. All of it is collective.
 class Study {
  public:
   /// `points` and those that the folder has from earlier calls; it need not exist. Everything outlives it. DataError
@@ -25,10 +26,10 @@ class Study {
 
   /// Why a run cannot go on; empty where it can.
   std::string divergence(const SweepPoint& point) const;
-  bool is_finished(const SweepPoint& point) const;
+  bool is_finished(const SweepPoint& point);
   bool is_evaluated(const SweepPoint& point) const;
   /// Of runs that are neither finished nor diverged.
-  std::vector<Standing> standings() const;
+  std::vector<Standing> standings();
   /// The checkpoint of a step; empty for step 0.
   std::string checkpoint_at(const RunOptions& options, std::int64_t step) const;
 
@@ -39,6 +40,7 @@ class Study {
   const RunOptions& common_;
   std::filesystem::path directory_;
   std::vector<SweepPoint> points_;
+  std::set<SweepPoint> finished_;  // those found to be: telling that reads their whole checkpoints
   const RunEnvironment& environment_;
 };
 

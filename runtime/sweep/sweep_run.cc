@@ -137,7 +137,7 @@ class Sweep {
 
 }  // namespace
 
-std::vector<Cohort> next_cohorts(const SweepRequest& request, const Study& study) {
+std::vector<Cohort> next_cohorts(const SweepRequest& request, Study& study) {
   return cohorts_of(study.standings(), request.options.checkpoint.every_steps,
                     trains_side_by_side(request.options) ? request.together : 1);
 }

@@ -30,6 +30,6 @@ struct SweepOutcome {
 SweepOutcome run_sweep(const SweepRequest& request, const RunEnvironment& environment);
 
 /// What run_sweep() would train, one group after the other.
-std::vector<Cohort> next_cohorts(const SweepRequest& request, const Study& study);
+std::vector<Cohort> next_cohorts(const SweepRequest& request, Study& study);
 
 }  // namespace tadapt

@@ -132,8 +132,8 @@ double relative_step_time(GridShape shape, const BridgingShape& run, const std::
     next = end;
   }
   const double slower_side = shape.branch_parallel > 1 ? (2.0 + bridges) / (3.0 + 2.0 * bridges) : 1.0;
-  const auto own = static_cast<double>(run.leaves / shape.data_parallel);
-  return ((own - 1.0) * dearest / all + 1.0) * slower_side;
+  const std::int64_t own_leaves = run.leaves / shape.data_parallel;
+  return (static_cast<double>(own_leaves - 1) * dearest / all + 1.0) * slower_side;
 }
 
 }  // namespace

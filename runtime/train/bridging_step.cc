@@ -118,7 +118,8 @@ void BridgingStep::backward(Work& work) {
   }
   const std::int64_t passes = pass_.layer_passes();
   work.values = pass_.run(leaves);
-  work.layer_passes = static_cast<double>((pass_.layer_passes() - passes) / own_leaves());
+  const std::int64_t of_one_leaf = (pass_.layer_passes() - passes) / own_leaves();
+  work.layer_passes = static_cast<double>(of_one_leaf);
 }
 
 /// A leaf's gradient is there; after the last one the exchange starts, beside the backward of the layers below.

@@ -5,6 +5,7 @@
 
 #include "data/checkpoint.h"
 #include "data/json.h"
+#include "data/line_reader.h"
 #include "runtime/train/metrics.h"
 #include "runtime/train/option_table.h"
 
@@ -18,9 +19,12 @@ nlohmann::json all_options(const RunOptions& options) {
 }
 
 bool was_trained_in(FileSystem& files, const std::filesystem::path& run_dir) {
+  if (!list_checkpoints(files, run_dir / "checkpoints").empty()) return true;
   const auto metrics = run_dir / kMetricsFile;
-  return !list_checkpoints(files, run_dir / "checkpoints").empty() ||
-         (files.exists(metrics) && files.file_size(metrics) > 0);
+  if (!files.exists(metrics)) return false;
+  // A run that ended at a number that is not finite before its first step was done has learnt nothing.
+  std::string first;
+  return LineReader(files, metrics).next(first) && first.find("\"not_finite\"") == first.npos;
 }
 
 }  // namespace

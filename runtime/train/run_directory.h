@@ -14,7 +14,7 @@ namespace tadapt {
 
 /// Takes the directory for this job: makes it, locks it (WriteError naming the holder when another job has it), and
 /// compares its options: ConfigError naming every key that differs and may not. Writes run.json when it is new, or when
-/// nothing was trained in it yet: neither checkpoints nor metrics hold it to its options.
+/// nothing was trained in it yet: neither checkpoints nor metrics of a step hold it to its options.
 /// One rank calls this; the lock lasts as long as the result.
 std::unique_ptr<FileLock> open_run_directory(FileSystem& files, const RunOptions& options, const std::string& holder);
 

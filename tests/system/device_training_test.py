@@ -7,7 +7,7 @@ import pathlib
 import struct
 import unittest
 
-from harness import FULL, SystemTest, command, execute, kill_everything, start, wait_until
+from harness import FULL, SOURCE, SystemTest, command, execute, kill_everything, settings, start, wait_until
 
 STEPS = 20 if FULL else 8
 FIXED_STEPS = 20 if FULL else 3
@@ -97,6 +97,24 @@ class DeviceTrainingTest(SystemTest):
         said = self.trained("killed", 4, **grid)
         self.assertIn(f"resumed from step {STEPS // 2}", said)
         self.assert_same_run("four", "killed", STEPS)
+
+    def test_bridging_by_layer_blocks_and_by_branches_agrees_with_one_rank(self):
+        config = SOURCE / "configs/toy_bridging.yaml"
+        common = dict(train__steps=1, train__batch_sequences=1, train__reduction_leaves=1, train__held_out_tokens=0,
+                      corpus__max_sequence_tokens=20,
+                      adapter__features=32, loss__fixed_cutoffs=2, log__every_seconds=1, grid__device="cuda")
+        steps = {}
+        for name, ranks, options in (("one", 1, {}), ("branches", 2, {}), ("blocks", 2, {"grid__layer_blocks": 2})):
+            run_dir = self.scratch / f"bridging-{name}"
+            result = execute(command(["train", "--config", config,
+                                      *settings(run__dir=run_dir, **(common | options))], ranks))
+            self.assertEqual(result.returncode, 0, result.stdout)
+            steps[name] = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        for name in ("branches", "blocks"):
+            for one, other in zip(steps["one"], steps[name]):
+                self.assertEqual(other["layer_passes"], one["layer_passes"])
+                for term in ("kl_adapter", "kl_a2r", "kl_r2a", "residual_nmse", "gradient_norm"):
+                    self.assertLess(abs(other[term] - one[term]), 2e-3 * abs(one[term]), f"{name}: {term}")
 
     def test_a_device_that_cannot_be_had_is_an_error_that_says_why(self):
         cases = [("cuda:77", {}, "grid.device cuda: GPU 77 was asked for, this process sees"),
