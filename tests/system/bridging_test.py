@@ -89,7 +89,6 @@ class BridgingTest(SystemTest):
         self.assertEqual(result.returncode, 0, result.stdout)
         self.assert_same_run("undisturbed", "killed", STEPS)
         tell("R1", "kills of a bridging run, byte for byte the undisturbed one", kills, kills)
-        tell("R1", "kills of one bridging run, byte for byte the undisturbed one", KILLS, KILLS)
 
     def test_a_signal_saves_and_ends_with_75(self):
         for name, ranks in (("alone", 1), ("couple", 2)):
