@@ -14,11 +14,12 @@ class Communication : public testing::TrainerTest {
   /// Bytes that each rank sends in one step, on average over ten.
   std::vector<double> bytes_of_a_step(GridShape shape, ShardState shard) {
     const auto train_for = [&](std::int64_t steps) {
-      train(fmt::format("{}-{}-{}", shape.to_string(), shard == ShardState::kOn, steps), shape, steps, [&](RunOptions& options) {
-        options.adapter.features = kFeatures;
-        options.train.evaluate_every_steps = 0;
-        options.optim.shard_state = shard;
-      });
+      train(fmt::format("{}-{}-{}", shape.to_string(), shard == ShardState::kOn, steps), shape, steps,
+            [&](RunOptions& options) {
+              options.adapter.features = kFeatures;
+              options.train.evaluate_every_steps = 0;
+              options.optim.shard_state = shard;
+            });
       return sent_;
     };
     const std::vector<std::uint64_t> few = train_for(2), many = train_for(12);
