@@ -1,4 +1,4 @@
-// A corpus of conversations, line by line, rendered by every chat format.
+// A corpus, line by line, each read as a conversation.
 #include "data/corpus.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/support/faulty_file_system.h"

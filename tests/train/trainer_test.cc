@@ -2,6 +2,7 @@
 #include "runtime/train/trainer.h"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "kernels/core/random.h"
 #include "tests/support/campaign.h"
@@ -36,6 +37,18 @@ TEST_F(TrainerTest, EveryGridGivesTheSameFiles) {
       EXPECT_EQ(file("one/checkpoints/step-000000006/" + std::string(part)),
                 file(name + "/checkpoints/step-000000006/" + part));
   }
+}
+
+TEST_F(TrainerTest, WaitingForOtherRanksIsTimed) {
+  const auto stall_share = [&](const std::string& name, GridShape shape) {
+    train(name, shape, 6);
+    const auto line = nlohmann::json::parse(file(name + "/timing.jsonl"));
+    return line["exchange_stall_seconds"].get<double>() / line["seconds"].get<double>();
+  };
+  const double alone = stall_share("alone", {}), pair = stall_share("pair", {.blocks = 1, .data_parallel = 2});
+  EXPECT_GE(alone, 0.0);
+  EXPECT_GT(pair, alone);
+  EXPECT_LT(pair, 1.0);
 }
 
 TEST_F(TrainerTest, AStoppedRunThatGoesOnElsewhereEqualsAWholeOne) {
