@@ -47,6 +47,10 @@ if(TADAPT_SANITIZE)
   target_link_options(tadapt_options INTERFACE -fsanitize=address,undefined)
 endif()
 
+if(TADAPT_FUZZ)
+  target_compile_options(tadapt_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 add_library(tadapt_dependencies_kernels INTERFACE)
 target_link_libraries(tadapt_dependencies_kernels INTERFACE OpenMP::OpenMP_CXX ${DNNL_LIBRARY} fmt::fmt Threads::Threads)
 add_library(tadapt_dependencies_data INTERFACE)

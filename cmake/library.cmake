@@ -20,9 +20,10 @@ endfunction()
 # Tests run beside each other: with its default, waiting OpenMP threads would hold cores for milliseconds.
 set(TADAPT_SHORT_WAITS GOMP_SPINCOUNT=1000)
 
-# tadapt_test(FOLDER LIBS <targets>): one GoogleTest binary of tests/FOLDER/*_test.cc, each case a ctest case.
+# tadapt_test(FOLDER LIBS <targets> [RELIABILITY <GoogleTest filter>]): one GoogleTest binary of tests/FOLDER/*_test.cc,
+# each case a ctest case; those of the filter have the label "reliability".
 function(tadapt_test folder)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;RELIABILITY" "LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/*.cc)
   if(NOT sources)
     return()
@@ -36,8 +37,13 @@ function(tadapt_test folder)
     set(ARG_TIMEOUT 120)
   endif()
   # No empty property: the script that discovers tests would take the next name for its value.
-  gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${folder}/"
-                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${TADAPT_SHORT_WAITS}")
+  set(properties TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${TADAPT_SHORT_WAITS}")
+  if(ARG_RELIABILITY)
+    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${folder}/" TEST_FILTER "${ARG_RELIABILITY}"
+                         TEST_LIST ${target}_reliability PROPERTIES ${properties} LABELS reliability)
+    set(filter TEST_FILTER "-${ARG_RELIABILITY}")
+  endif()
+  gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${folder}/" ${filter} PROPERTIES ${properties})
 endfunction()
 
 # tadapt_test_program(TARGET SOURCE LIBS <targets>): a program that tests start, in the folder of the test binaries.

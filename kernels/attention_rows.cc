@@ -20,7 +20,7 @@ TADAPT_INLINE void add_rows(const Sum& sum, const float* rows, std::int64_t n) {
 /// The same four times over, each row loaded once.
 template <int kSteps>
 TADAPT_INLINE void add_rows(const std::array<Sum, 4>& sums, const float* rows, std::int64_t n) {
-  const auto& [first, second, third, fourth] = sums;
+  const Sum first = sums[0], second = sums[1], third = sums[2], fourth = sums[3];
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
     float y0 = first.y[i], y1 = second.y[i], y2 = third.y[i], y3 = fourth.y[i];

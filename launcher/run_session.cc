@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/instruction_set.h"
+#include "launcher/same_job.h"
 #include "runtime/train/device_choice.h"
 
 namespace tadapt {
@@ -44,6 +45,12 @@ Context context_of(const RunOptions& options, Communicator& world, const Process
   return choose_device(request, place, world, process.announce);
 }
 
+std::unique_ptr<Communicator> world_of(const RunOptions& options, const Process& process) {
+  std::unique_ptr<Communicator> world = make_communicator(process.session, options.grid.timeout_seconds);
+  require_same_job(options, *world, process);
+  return world;
+}
+
 /// All it takes to find, or to end, who has a directory.
 std::string lock_holder(const Process& process) {
   return fmt::format("{}, pid {}{}{}", process.session.who(), ::getpid(), process.job.name.empty() ? "" : ", ",
@@ -56,7 +63,7 @@ double watchdog_seconds(const RunOptions& options) { return 2.0 * options.grid.t
 }  // namespace
 
 RunSession::RunSession(const RunOptions& options, const Process& process)
-    : world_(make_communicator(process.session, options.grid.timeout_seconds)),
+    : world_(world_of(options, process)),
       context_(context_of(options, *world_, process)),
       watchdog_(process.session.who(), watchdog_seconds(options)),
       files_(process.files, [this](const FileTransfer&) { watchdog_.beat(); }),

@@ -42,7 +42,8 @@ void check_resume(const ParsedArguments& arguments, const RunOptions& options, F
 int train(const RunOptions& options, const Process& process) {
   const RunSession session(options, process);
   const TrainingOutcome outcome = run_training(options, session.environment());
-  const std::string facts = fmt::format("step={} checkpoint={}", outcome.step, outcome.checkpoint);
+  const std::string facts =
+      fmt::format("step={} checkpoint={}", outcome.step, outcome.checkpoint.empty() ? "none" : outcome.checkpoint);
   return outcome.finished ? say_exit(process, ExitCode::kDone, "finished", facts)
                           : say_exit(process, ExitCode::kRequeue, "signal", facts);
 }

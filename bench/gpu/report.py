@@ -51,15 +51,29 @@ def adapter_steps(lines, peers):
                number(product), f"{best / product:.2f}", f"{torch / best:.1f}" if torch else "")
 
 
+def bridging_steps(lines):
+    """Our step and PyTorch's of each shape, length and cutoff."""
+    steps = {}
+    for line in lines:
+        steps.setdefault(line["what"], {})[line["section"]] = line
+    for what, sides in steps.items():
+        ours, peer = sides.get("bridging", {}), sides.get("bridging_torch", {})
+        ratio = f"{peer['ms'] / ours['ms']:.2f}" if ours and peer else ""
+        yield (what, *(number(side[key]) if key in side else "" for side, key in (
+            (ours, "value"), (peer, "value"), (ours, "ms"), (peer, "ms"), (ours, "tflops"), (ours, "used_gb"),
+            (peer, "peak_gb"))), ratio)
+
+
 def main():
     work, out = map(pathlib.Path, sys.argv[1:3])
     about = json.loads((work / "about.json").read_text())
     gpu = (work / "gpu.txt").read_text().strip()
-    checks, measured, training, peers = (
-        lines_of(work / f"{name}.jsonl") for name in ("checks", "measure", "train", "torch"))
+    checks, measured, training, peers, bridging = (
+        lines_of(work / f"{name}.jsonl") for name in ("checks", "measure", "train", "torch", "bridging"))
     name = re.sub(r"[^A-Za-z0-9]+", "-", gpu.split(",")[0]).strip("-").lower()
     stem = f"{about['date'][:10]}-{name}"
-    everything = {**about, "gpu": gpu, "checks": checks, "measured": measured, "training": training, "torch": peers}
+    everything = {**about, "gpu": gpu, "checks": checks, "measured": measured, "training": training, "torch": peers,
+                  "bridging": bridging}
     (out / f"{stem}.json").write_text(json.dumps(everything, indent=1) + "\n")
 
     text = [f"# {gpu}", "", f"`{about['command']}` of {about['version']}, {about['date']}"]
@@ -79,6 +93,10 @@ def main():
         text += ["", "## The adapter step: forward, loss and gradients of one layer, ms", ""]
         text += table(adapter_steps(measured, peers), ("tokens", "L0", "dense", "sparse", "PyTorch, dense",
                                                        "encoder product alone", "best / product", "PyTorch / best"))
+    if bridging:
+        text += ["", "## A bridging step: one sequence, optimiser included", ""]
+        text += table(bridging_steps(bridging), ("shape", "tokens/s", "PyTorch", "ms", "PyTorch, ms", "TFLOP/s of the models",
+                                                 "GB in use", "PyTorch, peak GB", "PyTorch / ours"))
     (out / f"{stem}.md").write_text("\n".join(text) + "\n")
     print(out / f"{stem}.md")
 

@@ -136,8 +136,8 @@ void BridgingStep::join(Work& work) {
   std::vector<double> squares(most, 0.0);
   for (std::size_t i = state.trainees.size(); i-- > 0;) exchange_.join(i);
   for (std::size_t i = 0; i < state.trainees.size(); ++i) squares[i] = state.optimiser.square_norm(context, i);
-  const std::vector<double> all =
-      parts_.environment.world.all_gather(squares, fmt::format("norms of step {}", work.step + 1));
+  const std::vector<double> all = sharing_.during(
+      [&] { return parts_.environment.world.all_gather(squares, fmt::format("norms of step {}", work.step + 1)); });
   double square_norm = 0.0;
   for (int block = 0; block < parts_.grid.blocks(); ++block)
     for (std::size_t place = 0; place < most; ++place)
@@ -178,6 +178,11 @@ void BridgingStep::update(Work& work) {
   }
 }
 
+double BridgingStep::exchange_stall_seconds() const {
+  const double between_blocks = parts_.link == nullptr ? 0.0 : parts_.link->stall_seconds();
+  return between_blocks + exchange_.stall_seconds() + sharing_.seconds();
+}
+
 BridgingReport BridgingStep::share(const Work& work) {
   const auto joined = [&](const auto& of_leaf) {
     std::vector<double> leaves;
@@ -197,8 +202,10 @@ BridgingReport BridgingStep::share(const Work& work) {
   for (std::size_t i = 0; i < mine.trainees.size(); ++i)
     mine.trainees[i].weighted_activations =
         joined([&](const BridgingValue& value) { return value.weighted_activations[i]; });
-  return BridgingReport(parts_.environment.world, parts_.grid, states, mine,
-                        fmt::format("metrics of step {}", work.step + 1));
+  return sharing_.during([&] {
+    return BridgingReport(parts_.environment.world, parts_.grid, states, mine,
+                          fmt::format("metrics of step {}", work.step + 1));
+  });
 }
 
 StepMetrics BridgingStep::combine(const Work& work, const BridgingReport& report) const {

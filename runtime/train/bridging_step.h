@@ -12,6 +12,7 @@
 #include "runtime/optim/schedule.h"
 #include "runtime/train/bridging_report.h"
 #include "runtime/train/gradient_exchange.h"
+#include "runtime/train/grid_link.h"
 #include "runtime/train/run_environment.h"
 #include "runtime/train/run_options.h"
 #include "runtime/train/sequence_batches.h"
@@ -29,7 +30,7 @@ AdapterTape::Limits tape_limits(const RunOptions& options, const BridgingMemory&
 /// One rank's part of a run. Everything is owned by others and outlives it.
 struct BridgingStepParts {
   Communicator& group;  ///< the ranks that hold the same layers
-  StageLink* link;      ///< to the ranks of other layers and branches; null: there are none
+  GridLink* link;       ///< to the ranks of other layers and branches; null: there are none
   const ProcessGrid& grid;
   const RunOptions& options;
   TrainingState& state;
@@ -50,6 +51,7 @@ class BridgingStep : public TrainingStep {
   std::int64_t samples_per_step() const override { return parts_.batches.sequences(); }
   const char* sample_unit() const override { return "sequences"; }
   double data_stall_seconds() const override { return 0.0; }
+  double exchange_stall_seconds() const override;
 
  private:
   struct Work;  // one step
@@ -76,6 +78,7 @@ class BridgingStep : public TrainingStep {
   std::vector<std::unique_ptr<AdapterTape>> tapes_;  ///< one a leaf that is under way
   std::vector<LeafJoiner> joiners_;                  ///< by trainee
   GradientExchange exchange_;
+  StallClock sharing_;  ///< figures of a step
   std::vector<TokenBatch> held_out_;
   std::vector<std::string> names_;  ///< of all trainees of the run, layer after layer
 };

@@ -21,10 +21,12 @@ void GradientExchange::start(std::size_t index) {
 
 void GradientExchange::join(std::size_t index) {
   Pending& pending = pending_[index];
-  pending.gradient->wait();
-  if (pending.statistics) pending.statistics->wait();
+  stall_.during([&] {
+    pending.gradient->wait();
+    if (pending.statistics) pending.statistics->wait();
+  });
   if (exchanges()) state_.optimiser.measure(context_, state_.store, index);
-  if (state_.optimiser.sharded()) join_square_sums(context_, group_, state_.optimiser, index);
+  if (state_.optimiser.sharded()) stall_.during([&] { join_square_sums(context_, group_, state_.optimiser, index); });
 }
 
 void GradientExchange::start_masters(std::size_t index) {
@@ -34,7 +36,7 @@ void GradientExchange::start_masters(std::size_t index) {
 }
 
 void GradientExchange::join_masters(std::size_t index) {
-  if (pending_[index].masters) pending_[index].masters->wait();
+  if (pending_[index].masters) stall_.during([&] { pending_[index].masters->wait(); });
 }
 
 }  // namespace tadapt

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/comm/communicator.h"
+#include "runtime/train/stall_clock.h"
 #include "runtime/train/training_step.h"
 
 namespace tadapt {
@@ -26,6 +27,8 @@ class GradientExchange {
   /// This rank's part of the master weights is updated; does nothing where every rank updates all.
   void start_masters(std::size_t index);
   void join_masters(std::size_t index);
+  /// What joining took in all: waiting for what other ranks had still to do or to send.
+  double stall_seconds() const { return stall_.seconds(); }
 
  private:
   struct Pending {
@@ -35,6 +38,7 @@ class GradientExchange {
   Communicator& group_;
   TrainingState& state_;
   std::vector<Pending> pending_;
+  StallClock stall_;
 };
 
 }  // namespace tadapt

@@ -24,12 +24,13 @@ int GridLink::rank_of(Neighbour neighbour) const {
 }
 
 void GridLink::send(const Tensor& values, Neighbour to) {
-  world_.send(HostView(context_, values).tensor(), rank_of(to), kWhat);
+  const HostView host(context_, values);
+  stall_.during([&] { world_.send(host.tensor(), rank_of(to), kWhat); });
 }
 
 void GridLink::receive(const Tensor& values, Neighbour from) {
   if (values.device() == Device::kCpu) {
-    world_.receive(values, rank_of(from), kWhat);
+    stall_.during([&] { world_.receive(values, rank_of(from), kWhat); });
     return;
   }
   if (host_.bytes() < values.bytes()) {
@@ -37,7 +38,7 @@ void GridLink::receive(const Tensor& values, Neighbour from) {
     host_ = Buffer::pinned(context_.device(), DType::kFloat32, {values.elements()});
   }
   const Tensor host = host_.tensor().rows(0, values.elements()).reshaped(values.shape());
-  world_.receive(host, rank_of(from), kWhat);
+  stall_.during([&] { world_.receive(host, rank_of(from), kWhat); });
   copy(context_, host, values);
   synchronize(context_);
 }

@@ -4,6 +4,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/process_grid.h"
 #include "runtime/loss/stage_link.h"
+#include "runtime/train/stall_clock.h"
 
 namespace tadapt {
 
@@ -15,6 +16,8 @@ class GridLink : public StageLink {
 
   void send(const Tensor& values, Neighbour to) override;
   void receive(const Tensor& values, Neighbour from) override;
+  /// What sending and receiving took in all.
+  double stall_seconds() const { return stall_.seconds(); }
 
  private:
   int rank_of(Neighbour neighbour) const;
@@ -23,6 +26,7 @@ class GridLink : public StageLink {
   Communicator& world_;
   const ProcessGrid& grid_;
   Buffer host_;
+  StallClock stall_;
 };
 
 }  // namespace tadapt

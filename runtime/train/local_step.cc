@@ -205,7 +205,8 @@ std::vector<double> LocalStep::share(std::int64_t step, const std::vector<Work>&
     fields[kDeadShare] = parts_.state.trainees[i].dead_share(parts_.options.train.dead_after_tokens);
     fields[kBadTensor] = work[i].bad_tensor;
   }
-  return parts_.environment.world.all_gather(mine, fmt::format("metrics of step {}", step + 1));
+  return sharing_.during(
+      [&] { return parts_.environment.world.all_gather(mine, fmt::format("metrics of step {}", step + 1)); });
 }
 
 TraineeMetrics LocalStep::combine(const std::vector<double>& shared, int block, std::size_t place,

@@ -44,6 +44,7 @@ class LocalStep : public TrainingStep {
   std::int64_t samples_per_step() const override { return parts_.options.train.batch_tokens; }
   const char* sample_unit() const override { return "tokens"; }
   double data_stall_seconds() const override { return parts_.loader.stall_seconds(); }
+  double exchange_stall_seconds() const override { return exchange_.stall_seconds() + sharing_.seconds(); }
 
   /// Numbers that each rank shares with all at the end of a step, if none has more than so many trainees.
   static std::size_t shared_fields(std::size_t trainees);
@@ -77,6 +78,7 @@ class LocalStep : public TrainingStep {
   BatchUpload upload_;
   ActivationBatch::Layer rows_;  ///< of the layer being trained
   GradientExchange exchange_;
+  StallClock sharing_;              ///< figures of a step
   Buffer values_;                   ///< [trainees, leaves, 2] float64: LocalLossValue of each leaf of the step
   std::vector<std::string> names_;  ///< of all trainees of one run, layer after layer
 };

@@ -168,6 +168,7 @@ void MetricsLog::timing(const Timing& timing) {
                    {"seconds", timing.seconds},
                    {"tokens_per_second", timing.tokens_per_second},
                    {"data_stall_seconds", timing.data_stall_seconds},
+                   {"exchange_stall_seconds", timing.exchange_stall_seconds},
                    {"checkpoint_seconds", timing.checkpoint_seconds},
                    {"ranks", timing.ranks},
                    {"share", timing.share}});

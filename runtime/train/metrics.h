@@ -74,6 +74,7 @@ class MetricsLog {
     double seconds = 0.0;
     double tokens_per_second = 0.0;
     double data_stall_seconds = 0.0;
+    double exchange_stall_seconds = 0.0;
     double checkpoint_seconds = 0.0;
     int ranks = 0;
     double share = 1.0;  ///< of the features of all runs that are trained side by side

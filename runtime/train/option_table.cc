@@ -372,7 +372,8 @@ nlohmann::json config_json(const RunOptions& options) {
   return config;
 }
 
-std::vector<std::string> differing_keys(const nlohmann::json& before, const nlohmann::json& now) {
+std::vector<std::string> differing_keys(const nlohmann::json& before, const nlohmann::json& now,
+                                        std::string_view words) {
   std::set<std::string> keys;
   for (const auto* config : {&before, &now}) {
     for (const auto& [key, value] : config->items()) keys.insert(key);
@@ -384,7 +385,7 @@ std::vector<std::string> differing_keys(const nlohmann::json& before, const nloh
   for (const std::string& key : keys) {
     const std::string was = shown(before, key);
     const std::string is = shown(now, key);
-    if (was != is) differing.push_back(fmt::format("{} (was {}, now {})", key, was, is));
+    if (was != is) differing.push_back(fmt::format("{} ({})", key, fmt::format(fmt::runtime(words), was, is)));
   }
   return differing;
 }

@@ -40,7 +40,9 @@ std::string section_of(const Option& option);
 /// cadence. Keys are sorted, so dump() is canonical and may be hashed.
 nlohmann::json config_json(const RunOptions& options);
 
-/// The keys whose values differ between two results of config_json, each as "train.steps (was 200, now 400)"; sorted.
-std::vector<std::string> differing_keys(const nlohmann::json& before, const nlohmann::json& now);
+/// The keys whose values differ between two objects of options, each as "train.steps (was 200, now 400)", or in other
+/// `words`; sorted.
+std::vector<std::string> differing_keys(const nlohmann::json& before, const nlohmann::json& now,
+                                        std::string_view words = "was {}, now {}");
 
 }  // namespace tadapt

@@ -176,6 +176,7 @@ void Trainer::log_timing(std::int64_t step, const ProgressReport& progress) {
                           .seconds = progress.seconds(),
                           .tokens_per_second = static_cast<double>(tokens_) / progress.seconds(),
                           .data_stall_seconds = parts_.step.data_stall_seconds(),
+                          .exchange_stall_seconds = parts_.step.exchange_stall_seconds(),
                           .checkpoint_seconds = checkpoint_seconds_,
                           .ranks = parts_.environment.world.size(),
                           .share = output.share});

@@ -41,6 +41,7 @@ class TrainingStep {
   virtual std::int64_t samples_per_step() const = 0;
   virtual const char* sample_unit() const = 0;  ///< "tokens"
   virtual double data_stall_seconds() const = 0;
+  virtual double exchange_stall_seconds() const = 0;  ///< waiting for other ranks
 };
 
 }  // namespace tadapt

@@ -7,6 +7,7 @@
 #include "data/activation_cache_reader.h"
 #include "data/activation_cache_verify.h"
 #include "data/json.h"
+#include "tests/support/campaign.h"
 #include "tests/support/errors.h"
 #include "tests/support/example_cache.h"
 #include "tests/support/temporary_directory.h"
@@ -134,6 +135,46 @@ TEST_F(CacheDamageTest, RandomBitFlipsAreAllFound) {
     flip_bit(shard_path(shard), offset);
   }
   EXPECT_THAT(verify(), IsEmpty());
+}
+
+/// One random damage of one shard: what verify() says of it names the file, and the other shards can be read.
+TEST_F(CacheDamageTest, RandomDamageIsNamedAndOtherShardsRead) {
+  const std::int64_t cases = testing::campaign_cases(60);
+  std::int64_t good = 0;
+  for (std::int64_t i = 0; i < cases; ++i) {
+    const RandomStream random(testing::campaign_seed(), RandomPurpose::kTest, 6, static_cast<std::uint64_t>(i));
+    const std::size_t shard = 1 + 2 * random.below(0, 2);  // one that has rows before and behind it
+    const CacheShard& listed = manifest_.shards[shard];
+    const std::string before = read_text(files_, shard_path(shard));
+    switch (random.below(1, 4)) {
+      case 0:
+        flip_bit(shard_path(shard), random.below(2, listed.bytes));
+        break;
+      case 1: {
+        const CacheDataset& dataset = listed.datasets[random.below(2, listed.datasets.size())];
+        std::vector<std::byte> other(dataset.layout.chunk_bytes(), std::byte{0x5a});
+        overwrite(shard_path(shard), dataset.chunks[random.below(3, dataset.chunks.size())].offset, other);
+        break;
+      }
+      case 2:
+        files_.open(shard_path(shard), OpenMode::kReadWrite)->truncate(random.below(2, listed.bytes));
+        break;
+      default:
+        files_.remove(shard_path(shard));
+    }
+    const std::vector<std::string> problems = verify();
+    bool named = !problems.empty();
+    for (const std::string& problem : problems)
+      named = named && problem.find(shard_file_name(listed.index)) != std::string::npos;
+    EXPECT_TRUE(named) << "case " << i;
+    const ActivationCacheReader damaged(files_, folder_.path(), CacheOpen::kDamaged);
+    read(damaged, 0, listed.first_row);
+    read(damaged, listed.first_row + listed.rows, damaged.rows());
+    good += named ? 1 : 0;
+    files_.open(shard_path(shard), OpenMode::kCreate)->write(0, std::as_bytes(std::span(before)));
+  }
+  testing::tell_campaign("R6", "damaged shards: file, dataset, chunk and token rows named, other shards read", good,
+                         cases);
 }
 
 TEST_F(CacheDamageTest, TruncatedFileLosesOnlyItsEnd) {

@@ -1,8 +1,6 @@
 // Checkpoints when things go wrong: power lost, bits flipped, disk full, at every operation or at seeded random places.
 #include <gtest/gtest.h>
 
-#include <iostream>
-
 #include "data/checkpoint.h"
 #include "tests/data/checkpoint_fixture.h"
 #include "tests/support/campaign.h"
@@ -79,8 +77,8 @@ CrashOutcome crash_everywhere(const CrashCampaign& campaign) {
 TEST(CheckpointReliabilityTest, PowerLossAfterEveryOperation) {
   const CrashOutcome outcome = crash_everywhere({.random_draws = campaign_cases(4)});
   EXPECT_EQ(outcome.violations, std::vector<std::string>());
-  std::cout << "R2: old or new loads: " << outcome.cases - static_cast<std::int64_t>(outcome.violations.size()) << "/"
-            << outcome.cases << " (seed " << campaign_seed() << ")\n";
+  tell_campaign("R2", "crash after every operation, unsynced writes dropped, kept or some of them: old or new loads",
+                outcome.cases - static_cast<std::int64_t>(outcome.violations.size()), outcome.cases);
 }
 
 TEST(CheckpointReliabilityTest, PowerLossWhileTheSameStepIsSavedAgain) {
@@ -188,7 +186,7 @@ TEST(CheckpointReliabilityTest, DamageIsNamedAndThePreviousOneUsed) {
     in_tensors += victim.tensor.empty() ? 0 : 1;
   }
   EXPECT_GT(in_tensors, cases / 4);
-  std::cout << "R3: damage named, previous used: " << good << "/" << cases << " (seed " << campaign_seed() << ")\n";
+  tell_campaign("R3", "bit flips and truncations: file and tensor named, the previous one used", good, cases);
 }
 
 TEST(CheckpointReliabilityTest, DamageAfterOpeningIsSeenByReadPart) {
@@ -226,6 +224,8 @@ TEST(CheckpointReliabilityTest, EveryOperationMayFailOnce) {
       EXPECT_EQ(loadable_step(files), kNewStep + 1);
     }
   }
+  if (!HasFailure())
+    tell_campaign("R8", "every operation of a save failing with ENOSPC, EIO, EDQUOT", 3 * last, 3 * last);
 }
 
 TEST(CheckpointReliabilityTest, AFullDiskLeavesThePreviousOneAndNamesPathAndBytes) {
@@ -244,6 +244,7 @@ TEST(CheckpointReliabilityTest, AFullDiskLeavesThePreviousOneAndNamesPathAndByte
     save_example(files, kNewStep + 1);
     EXPECT_EQ(loadable_step(files), kNewStep + 1);
   }
+  if (!HasFailure()) tell_campaign("R8", "full disks: the previous one whole, path and bytes named", cases, cases);
 }
 
 }  // namespace

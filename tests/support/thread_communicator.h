@@ -21,8 +21,10 @@ namespace tadapt::testing {
 /// The mailboxes of a job whose ranks are threads.
 class ThreadWorld {
  public:
-  explicit ThreadWorld(int size) : size_(size) {}
+  explicit ThreadWorld(int size) : size_(size), sent_(static_cast<std::size_t>(size), 0) {}
   int size() const { return size_; }
+  /// Bytes that each rank has sent; the ranks have ended.
+  const std::vector<std::uint64_t>& sent() const { return sent_; }
   /// From now on every message fails, as when a rank has died.
   void fail() { failed_ = true; }
 
@@ -33,6 +35,7 @@ class ThreadWorld {
   void put(const Channel& channel, std::span<const std::byte> bytes) {
     const std::lock_guard lock(mutex_);
     mail_[channel].emplace_back(bytes.begin(), bytes.end());
+    sent_[static_cast<std::size_t>(std::get<0>(channel))] += bytes.size();
   }
   bool take(const Channel& channel, std::span<std::byte> out) {
     if (failed_) throw CommError("a rank has failed");
@@ -48,6 +51,7 @@ class ThreadWorld {
   }
 
   int size_;
+  std::vector<std::uint64_t> sent_;
   std::atomic<bool> failed_ = false;
   std::mutex mutex_;
   std::map<Channel, std::deque<std::vector<std::byte>>> mail_;
@@ -87,8 +91,9 @@ class ThreadTransport : public Transport {
 };
 
 /// Runs body on `ranks` threads, each with the communicator of all of them. When one throws, the others' waits fail;
-/// the first exception is rethrown here once all have ended.
-inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body, double timeout_seconds = 60) {
+/// the first exception is rethrown here once all have ended. The bytes that each has sent.
+inline std::vector<std::uint64_t> run_ranks(int ranks, const std::function<void(Communicator&)>& body,
+                                            double timeout_seconds = 60) {
   ThreadWorld world(ranks);
   std::mutex mutex;
   std::exception_ptr first;
@@ -109,6 +114,7 @@ inline void run_ranks(int ranks, const std::function<void(Communicator&)>& body,
     for (int rank = 0; rank < ranks; ++rank) threads.emplace_back(run, rank);
   }
   if (first) std::rethrow_exception(first);
+  return world.sent();
 }
 
 }  // namespace tadapt::testing

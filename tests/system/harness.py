@@ -11,13 +11,19 @@ import unittest
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("TADAPT_BINARY", SOURCE / "build/release/tadapt-dist"))
 CONFIG = SOURCE / "configs/toy.yaml"
-# The full campaign takes longer than a CI run should: TADAPT_CAMPAIGN=full.
-FULL = os.environ.get("TADAPT_CAMPAIGN") == "full"
-SEED = int(os.environ.get("TADAPT_SEED", "20260224"))
+# So many times the cases of a CI run; more than one is a campaign, which takes longer than that should.
+CAMPAIGN = int(os.environ.get("TADAPT_CAMPAIGN", "1"))
+FULL = CAMPAIGN > 1
+SEED = int(os.environ.get("TADAPT_CAMPAIGN_SEED", "1"))
 TIMEOUT_SECONDS = 300
 
 ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                    OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_vader_single_copy_mechanism="none")
+
+
+def tell(row, what, good, cases):
+    """The line that tools/reliability collects."""
+    print(f"{row}: {what}: {good}/{cases} (seed {SEED})", flush=True)
 
 
 def settings(**options):

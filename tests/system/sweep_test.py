@@ -6,7 +6,7 @@ import random
 import signal
 import unittest
 
-from harness import FULL, SEED, SystemTest, CONFIG, kill_everything, run, settings, start, tree_bytes, wait_until
+from harness import FULL, SEED, SystemTest, CONFIG, kill_everything, run, settings, start, tell, tree_bytes, wait_until
 
 STEPS = 60 if FULL else 24
 KILLS = 10 if FULL else 3
@@ -67,12 +67,13 @@ class SweepTest(SystemTest):
 
     def test_kills_and_a_signal(self):
         draw = random.Random(SEED)
-        print(f"seed {SEED}")
         checkpoints = self.scratch / "killed/runs/d64-l0.01-s0/checkpoints"
+        kills = 0
         for _ in range(KILLS):
             before = set(checkpoints.glob("step-*[0-9]"))
             process = start(self.sweep_words("killed"), draw.choice([1, 2]))
             wait_until(lambda: set(checkpoints.glob("step-*[0-9]")) - before or process.poll() is not None)
+            kills += process.poll() is None
             kill_everything(process)
         before = set(checkpoints.glob("step-*[0-9]"))
         process = start(self.sweep_words("killed"))
@@ -83,6 +84,7 @@ class SweepTest(SystemTest):
         self.assertIn(process.returncode, (0, 75), output)
         self.sweep("killed", 2)
         self.assert_runs_are_those_alone("killed")
+        tell("R1", "kills of a sweep, each run byte for byte the one alone", kills, kills)
 
     def test_results_are_told(self):
         said = self.sweep("told", dictionaries=(64, 96, 128), weights=("0.1",), more=())

@@ -120,7 +120,11 @@ class RankRun {
                     .loader = loader,
                     .held_out = held_out,
                     .environment = environment_,
-                    .trace = [this](const char* what, const std::string& name) { trace.push_back(name + " " + what); }},
+                    .trace =
+                        [this](const char* what, const std::string& name) {
+                          trace.push_back(name + " " + what);
+                          if (heard) heard(trace.back());
+                        }},
                    total_steps);
     Trainer trainer({.options = options_,
                      .environment = environment_,
@@ -133,6 +137,7 @@ class RankRun {
 
   std::int64_t stop_in_step = 0;
   std::vector<std::string> trace;
+  std::function<void(const std::string& event)> heard;  ///< "layer-001 backward", as it begins
   ParameterStore& store() { return state_.store; }
 
  private:
@@ -181,7 +186,7 @@ class TrainerTest : public ::testing::Test {
     RunOptions options = small_options(folder_ / run);
     if (change) change(options);
     std::vector<std::vector<std::string>> traces(static_cast<std::size_t>(shape.ranks()));
-    run_ranks(shape.ranks(), [&](Communicator& world) {
+    sent_ = run_ranks(shape.ranks(), [&](Communicator& world) {
       RankRun rank(files_, world, options, folder_ / "cache", ProcessGrid(shape, {0, 1, 2}));
       EXPECT_TRUE(rank.train(steps).finished);
       traces[static_cast<std::size_t>(world.rank())] = rank.trace;
@@ -192,6 +197,7 @@ class TrainerTest : public ::testing::Test {
 
   RealFileSystem files_;
   TemporaryDirectory folder_;
+  std::vector<std::uint64_t> sent_;  ///< by each rank of the last train()
 };
 
 }  // namespace tadapt::testing

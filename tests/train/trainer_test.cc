@@ -2,7 +2,10 @@
 #include "runtime/train/trainer.h"
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
+#include "kernels/core/random.h"
+#include "tests/support/campaign.h"
 #include "tests/support/errors.h"
 #include "tests/train/trainer_fixture.h"
 
@@ -34,6 +37,18 @@ TEST_F(TrainerTest, EveryGridGivesTheSameFiles) {
       EXPECT_EQ(file("one/checkpoints/step-000000006/" + std::string(part)),
                 file(name + "/checkpoints/step-000000006/" + part));
   }
+}
+
+TEST_F(TrainerTest, WaitingForOtherRanksIsTimed) {
+  const auto stall_share = [&](const std::string& name, GridShape shape) {
+    train(name, shape, 6);
+    const auto line = nlohmann::json::parse(file(name + "/timing.jsonl"));
+    return line["exchange_stall_seconds"].get<double>() / line["seconds"].get<double>();
+  };
+  const double alone = stall_share("alone", {}), pair = stall_share("pair", {.blocks = 1, .data_parallel = 2});
+  EXPECT_GE(alone, 0.0);
+  EXPECT_GT(pair, alone);
+  EXPECT_LT(pair, 1.0);
 }
 
 TEST_F(TrainerTest, AStoppedRunThatGoesOnElsewhereEqualsAWholeOne) {
@@ -71,6 +86,35 @@ TEST_F(TrainerTest, ANonFiniteNumberIsNamedAndNeverSaved) {
   }
   EXPECT_FALSE(files_.exists(folder_ / "run/checkpoints"));
   EXPECT_THAT(file("run/metrics.jsonl"), ::testing::StartsWith("{\"step\":1,\"not_finite\":\"layer 1: "));
+}
+
+TEST_F(TrainerTest, ANumberThatIsNotFiniteIsNamedWhereverItComesFrom) {
+  const std::int64_t cases = testing::campaign_cases(8);
+  for (std::int64_t i = 0; i < cases; ++i) {
+    const RandomStream random(testing::campaign_seed(), RandomPurpose::kTest, 11, static_cast<std::uint64_t>(i));
+    const auto step = static_cast<std::int64_t>(random.below(0, 12)) + 1;
+    const std::size_t layer = random.below(1, 3);
+    const std::string name = fmt::format("run-{}", i), event = fmt::format("layer-{:03} backward", layer);
+    SCOPED_TRACE(fmt::format("{} of step {}", event, step));
+    files_.make_directories(folder_ / name);
+    RunOptions options = small_options(folder_ / name);
+    options.checkpoint.every_steps = 1;
+    SelfCommunicator self;
+    RankRun rank(files_, self, options, folder_ / "cache", ProcessGrid({}, {0, 1, 2}));
+    std::int64_t seen = 0;
+    rank.heard = [&](const std::string& what) {
+      if (what == event && ++seen == step)
+        rank.store().master_views(layer)["W_dec"].span<float>()[3] = std::numeric_limits<float>::infinity();
+    };
+    EXPECT_ERROR(
+        rank.train(12), DivergedRun,
+        ::testing::AllOf(::testing::HasSubstr(fmt::format("layer {}: ", layer)),
+                         ::testing::HasSubstr(fmt::format("at step {} ", step)),
+                         ::testing::HasSubstr(fmt::format("samples {} to {}", 32 * (step - 1), 32 * step - 1))));
+    EXPECT_FALSE(files_.exists(folder_ / name / fmt::format("checkpoints/step-{:09}", step)));
+  }
+  if (!HasFailure())
+    testing::tell_campaign("R11", "infinities at random steps and layers: named, never saved", cases, cases);
 }
 
 TEST_F(TrainerTest, AWeightThatOverflowsIsNamedAndNeverSaved) {

@@ -3,11 +3,13 @@
 const PART_COLORS = {
   compute: '#3c9466',
   data_stall: '#d9822b',
+  exchange_stall: '#3b78b8',
   checkpoint: '#7a62b5'
 };
 const PART_TITLES = {
-  compute: 'compute and exchange',
+  compute: 'compute',
   data_stall: 'waiting for data',
+  exchange_stall: 'waiting for other ranks',
   checkpoint: 'checkpoints'
 };
 const partTitle = (part) => PART_TITLES[part] || titled(part).toLowerCase();
