@@ -110,6 +110,11 @@ std::string text_of(const ParsedArguments& arguments, const std::string& name) {
   return arguments.count(name) == 0 ? "" : arguments[name].as<std::string>();
 }
 
+std::filesystem::path path_of(const ParsedArguments& arguments, const std::string& name, const Process& process) {
+  const std::string text = text_of(arguments, name);
+  return text.empty() ? std::filesystem::path() : (process.current_directory / text).lexically_normal();
+}
+
 void add_option_flags(po::options_description& flags, std::span<const OptionFlag> short_forms) {
   auto add = flags.add_options();
   add("config", po::value<std::string>()->value_name("FILE"), "configuration; else $TADAPT_CONFIG, else ./tadapt.yaml");

@@ -32,6 +32,9 @@ std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, cons
 /// The text of a flag or operand; empty when it was not given.
 std::string text_of(const ParsedArguments& arguments, const std::string& name);
 
+/// The path that a flag or operand names, seen from the current folder; empty when it was not given.
+std::filesystem::path path_of(const ParsedArguments& arguments, const std::string& name, const Process& process);
+
 /// A flag that is short for `--set key=…`.
 struct OptionFlag {
   const char* flag;  ///< without dashes

@@ -3,6 +3,7 @@
 
 #include "launcher/arguments.h"
 #include "launcher/commands.h"
+#include "launcher/dry_run.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/train/agreement.h"
@@ -20,7 +21,8 @@ constexpr OptionFlag kFlags[] = {{"base", "model.base"},
                                  {"tokens-per-sequence", "cache.tokens_per_sequence"},
                                  {"drop-first-positions", "cache.drop_first_positions"},
                                  {"rows", "cache.rows"},
-                                 {"device", "grid.device"}};
+                                 {"device", "grid.device"},
+                                 {"ranks", "plan.ranks"}};
 
 }  // namespace
 
@@ -31,7 +33,10 @@ int capture_command(const Words& words, const Process& process) {
           "Runs the target over a corpus and writes, for every chosen layer, what its MLP reads and how\n"
           "its output differs from the base's. An interrupted capture goes on where it was."};
   add_option_flags(syntax.flags, kFlags);
-  syntax.flags.add_options()("dry-run", "say rows, shards and exact bytes, and stop");
+  auto add = syntax.flags.add_options();
+  add("dry-run", "say rows, shards, exact bytes and how long it takes, and stop");
+  add("json", boost::program_options::value<std::string>()->value_name("FILE"),
+      "with --dry-run: its figures in a file, too");
   const auto arguments = parse_arguments(syntax, words, process);
   if (!arguments) return static_cast<int>(ExitCode::kDone);
 
@@ -42,7 +47,9 @@ int capture_command(const Words& words, const Process& process) {
   CaptureIdentity identity;
   agree(environment.world, [&] { identity = cache_identity(options, environment.files); });
   if (arguments->count("dry-run") > 0) {
-    environment.print(describe(CacheCapture(options, environment, identity).plan()));
+    DryRunRecord record;
+    dry_run_capture(options, environment, record);
+    record.write(path_of(*arguments, "json", process), environment);
     return static_cast<int>(ExitCode::kDone);
   }
   const bool done = prepare_cache(options, environment, identity) == CaptureOutcome::kDone;

@@ -18,7 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 namespace po = boost::program_options;
 
-constexpr OptionFlag kFlags[] = {{"layers", "run.layers"}, {"objective", "train.objective"}, {"device", "grid.device"}};
+constexpr OptionFlag kFlags[] = {
+    {"layers", "run.layers"}, {"objective", "train.objective"}, {"device", "grid.device"}, {"ranks", "plan.ranks"}};
 
 CommandSyntax syntax() {
   CommandSyntax syntax{
@@ -39,7 +40,8 @@ CommandSyntax syntax() {
       "runs at a time at most, where memory does not hold all of a seed; 0: all");
   add("evaluate", po::value<std::string>()->value_name("yes|no")->default_value("yes"),
       "compare each finished run's models on corpus.validation");
-  add("dry-run", "say runs, grid, steps, memory and disk, and stop");
+  add("dry-run", "say runs, grid, steps, memory, disk, what ranks send and how long it takes, and stop");
+  add("json", po::value<std::string>()->value_name("FILE"), "with --dry-run: its figures in a file, too");
   return syntax;
 }
 
@@ -84,7 +86,7 @@ fs::path study_directory(const ParsedArguments& arguments, const RunOptions& opt
   return options.dir.string() + "-sweep";
 }
 
-void dry_run(const SweepRequest& request, const RunEnvironment& environment) {
+void dry_run(const SweepRequest& request, const RunEnvironment& environment, DryRunRecord& record) {
   Study study(request.options, request.directory, request.points, environment);
   const std::vector<Cohort> cohorts = next_cohorts(request, study);
   environment.print(fmt::format("sweep: {}: {} runs, trained in {} groups", request.directory.string(),
@@ -97,7 +99,7 @@ void dry_run(const SweepRequest& request, const RunEnvironment& environment) {
       runs.push_back(&run.options);
     }
     environment.print(fmt::format("sweep: from step {}:{}", cohort.front().before.step, names));
-    runs.size() == 1 ? dry_run(*runs.front(), environment) : dry_run_side_by_side(runs, environment);
+    runs.size() == 1 ? dry_run(*runs.front(), environment, record) : dry_run_side_by_side(runs, environment, record);
   }
 }
 
@@ -118,7 +120,9 @@ int sweep_command(const Words& words, const Process& process) {
   if (request.evaluates) require_set(options, {"corpus.validation"});
   const RunSession session(options, process);
   if (arguments->count("dry-run") > 0) {
-    dry_run(request, session.environment());
+    DryRunRecord record;
+    dry_run(request, session.environment(), record);
+    record.write(path_of(*arguments, "json", process), session.environment());
     return static_cast<int>(ExitCode::kDone);
   }
   const SweepOutcome outcome = run_sweep(request, session.environment());

@@ -14,7 +14,8 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr OptionFlag kFlags[] = {{"layers", "run.layers"}, {"run", "run.dir"}, {"device", "grid.device"}};
+constexpr OptionFlag kFlags[] = {
+    {"layers", "run.layers"}, {"run", "run.dir"}, {"device", "grid.device"}, {"ranks", "plan.ranks"}};
 
 CommandSyntax syntax() {
   CommandSyntax syntax{
@@ -26,7 +27,8 @@ CommandSyntax syntax() {
   auto add = syntax.flags.add_options();
   add("resume", po::value<std::string>()->value_name("auto|never")->default_value("auto"),
       "never: an error when the run directory holds a checkpoint");
-  add("dry-run", "say grid, steps, memory and disk, and stop");
+  add("dry-run", "say grid, steps, memory, disk, what ranks send and how long it takes, and stop");
+  add("json", po::value<std::string>()->value_name("FILE"), "with --dry-run: its figures in a file, too");
   add("print-config", "print all options in effect as a configuration, and stop");
   add("print-manual", "print the reference of all options, and stop");
   return syntax;
@@ -65,7 +67,10 @@ int train_command(const Words& words, const Process& process) {
   require_set(options, {"model.base", "model.target", "corpus.train"});
   check_resume(*arguments, options, process.files);
   if (arguments->count("dry-run") == 0) return train(options, process);
-  dry_run(options, RunSession(options, process).environment());
+  const RunSession session(options, process);
+  DryRunRecord record;
+  dry_run(options, session.environment(), record);
+  record.write(path_of(*arguments, "json", process), session.environment());
   return static_cast<int>(ExitCode::kDone);
 }
 

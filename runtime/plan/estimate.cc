@@ -19,8 +19,22 @@ std::int64_t transcoder_parameters(std::int64_t width, std::int64_t features) {
   return 2 * width * features + features + width;
 }
 
+std::array<MemoryEstimate::Part, 9> MemoryEstimate::parts() const {
+  return {{{"frozen weights", frozen_weights},
+           {"master weights", master},
+           {"moments", moments},
+           {"gradients", gradients},
+           {"working copy", working_copy},
+           {"leaf buffers", leaf_buffers},
+           {"batch", batch},
+           {"loader", loader},
+           {"checkpoint copy", held}}};
+}
+
 std::int64_t MemoryEstimate::total() const {
-  return frozen_weights + master + moments + gradients + working_copy + leaf_buffers + batch + loader + held;
+  std::int64_t sum = 0;
+  for (const auto& [part, bytes] : parts()) sum += bytes;
+  return sum;
 }
 
 MemoryEstimate estimate_memory(const MemoryRequest& request) {
@@ -46,16 +60,7 @@ MemoryEstimate estimate_memory(const MemoryRequest& request) {
 
 std::string MemoryEstimate::to_string() const {
   std::string text = fmt::format("{}:", readable_bytes(total()));
-  const std::array<std::pair<const char*, std::int64_t>, 9> parts = {{{"frozen weights", frozen_weights},
-                                                                      {"master weights", master},
-                                                                      {"moments", moments},
-                                                                      {"gradients", gradients},
-                                                                      {"working copy", working_copy},
-                                                                      {"leaf buffers", leaf_buffers},
-                                                                      {"batch", batch},
-                                                                      {"loader", loader},
-                                                                      {"checkpoint copy", held}}};
-  for (const auto& [part, bytes] : parts) {
+  for (const auto& [part, bytes] : parts()) {
     if (bytes > 0) text += fmt::format(" {} {},", part, readable_bytes(bytes));
   }
   text.pop_back();
@@ -65,6 +70,10 @@ std::string MemoryEstimate::to_string() const {
 std::int64_t checkpoint_bytes(int layers, std::int64_t width, std::int64_t features) {
   constexpr std::int64_t kCounterBytes = 8;
   return layers * (3 * kFloatBytes * transcoder_parameters(width, features) + kCounterBytes * features);
+}
+
+std::int64_t export_bytes(int layers, std::int64_t width, std::int64_t features) {
+  return layers * kFloatBytes * transcoder_parameters(width, features);
 }
 
 std::int64_t checkpoints_on_disk_bytes(std::int64_t one_checkpoint_bytes, std::int64_t keep) {

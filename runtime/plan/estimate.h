@@ -1,8 +1,10 @@
 // What a run will need, before it starts: memory per rank by part, disk, steps. Pure functions of sizes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "kernels/core/tensor.h"
 
@@ -37,6 +39,8 @@ struct MemoryEstimate {
   std::int64_t batch = 0;           ///< fp32 features, their gradients [T,F] and output [T,D] of one layer and leaf
   std::int64_t loader = 0;          ///< batches in use and read ahead
   std::int64_t held = 0;            ///< copies of what this rank writes of a checkpoint, in host memory
+  using Part = std::pair<const char*, std::int64_t>;
+  std::array<Part, 9> parts() const;  ///< by name
   std::int64_t total() const;
   std::int64_t on_device() const { return total() - loader - held; }  ///< where the adapters are trained
   std::string to_string() const;                                      ///< one line, largest unit first
@@ -46,6 +50,8 @@ MemoryEstimate estimate_memory(const MemoryRequest& request);
 /// Bytes of one checkpoint: fp32 master and two fp32 moments of all trained layers, and 8 bytes per feature of
 /// counters (headers, a few KB a layer, not counted).
 std::int64_t checkpoint_bytes(int layers, std::int64_t width, std::int64_t features);
+/// Bytes of tensors of one export of the adapters alone: all numbers in fp32.
+std::int64_t export_bytes(int layers, std::int64_t width, std::int64_t features);
 /// Bytes on disk at the worst moment: `keep` checkpoints and the one being written.
 std::int64_t checkpoints_on_disk_bytes(std::int64_t one_checkpoint_bytes, std::int64_t keep);
 

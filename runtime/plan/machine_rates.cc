@@ -85,13 +85,12 @@ std::string_view built_in_machine_of(std::string_view device) {
 }
 
 std::string describe(const MachineRates& rates) {
-  const auto giga = [](double rate) { return rate * 1e-9; };
-  return fmt::format(
-      "adapters {:.4g} GFLOP/s dense, {:.4g} the encoder alone, {:.4g} active pairs; frozen layers {:.4g} forwards, "
-      "{:.4g} backwards, head {:.4g}; AdamW {:.4g} GB/s; exchanges {:.4g} GB/s within a node, {:.4g} between nodes",
-      giga(rates.flops_per_second), giga(rates.encoder_flops_per_second), giga(rates.pair_flops_per_second),
-      giga(rates.forward_flops_per_second), giga(rates.backward_flops_per_second), giga(rates.head_flops_per_second),
-      giga(rates.memory_bytes_per_second), giga(rates.exchange_bytes_per_second), giga(rates.network_bytes_per_second));
+  const MachineRates assumed;
+  std::string text;
+  for (const NamedRate& one : kRates)
+    text += fmt::format("{}{} {:.3g}{}", text.empty() ? "" : ", ", one.name, rates.*one.rate,
+                        rates.*one.rate == assumed.*one.rate ? " (assumed)" : "");
+  return text;
 }
 
 }  // namespace tadapt

@@ -53,7 +53,7 @@ std::string built_in_machines();
 /// The one that a device's own name ("NVIDIA H200") is about; empty when none is.
 std::string_view built_in_machine_of(std::string_view device);
 
-/// "dense 250 GFLOP/s, …": those that matter to what is trained.
+/// "adapter_dense_flops 1.2e+11, …", per second but for seconds; those that nobody measured as assumed.
 std::string describe(const MachineRates& rates);
 
 }  // namespace tadapt

@@ -1,6 +1,7 @@
 // Ranks that run parts of the bridging pass, by layers and by branches, against one that runs all of it.
 #include <array>
 
+#include "runtime/loss/stage_traffic.h"
 #include "runtime/train/bridging_step.h"
 #include "runtime/train/grid_link.h"
 #include "tests/adapters/bridging_fixture.h"
@@ -78,7 +79,7 @@ TEST_P(BridgingParts, TogetherHaveTheBitsOfTheWhole) {
     BridgingFixture alone(Device::kCpu);
     const BridgingFixture::Outcome whole = alone.run(batch, cutoffs, weights, backbone);
     std::vector<BridgingFixture::Outcome> ranks(static_cast<std::size_t>(grid.ranks()));
-    testing::run_ranks(grid.ranks(), [&](Communicator& world) {
+    const std::vector<std::uint64_t> sent = testing::run_ranks(grid.ranks(), [&](Communicator& world) {
       BridgingFixture fixture(Device::kCpu);
       GridLink link(fixture.context(), world, grid);
       const BridgingPart part = part_of_rank(grid, world.rank(), kLayers);
@@ -89,6 +90,12 @@ TEST_P(BridgingParts, TogetherHaveTheBitsOfTheWhole) {
         expected.push_back(static_cast<std::size_t>(layer));
       EXPECT_EQ(fixture.filled(), expected) << "rank " << world.rank();
     });
+    const std::int64_t state_bytes = 4 * batch.tokens() * alone.pair().config().width;
+    const BridgingSchedule schedule(kLayers, backbone, cutoffs);
+    for (int rank = 0; rank < grid.ranks(); ++rank)
+      EXPECT_EQ(sent[static_cast<std::size_t>(rank)],
+                static_cast<std::uint64_t>(state_bytes * states_sent(schedule, part_of_rank(grid, rank, kLayers))))
+          << "rank " << rank;
     Together together;
     for (int rank = 0; rank < grid.ranks(); ++rank)
       together.add_rank(ranks[static_cast<std::size_t>(rank)], part_of_rank(grid, rank, kLayers).layers);
