@@ -21,9 +21,14 @@ int planned_ranks(const RunOptions& options, const RunEnvironment& environment) 
   return options.plan.ranks > 0 ? options.plan.ranks : environment.world.size();
 }
 
+/// Of a GPU that is only planned for there is none here.
+Device planned_device(const RunOptions& options, const RunEnvironment& environment) {
+  return built_in_rates(options.plan.machine) != nullptr ? Device::kCuda : environment.context.device();
+}
+
 /// Not for another machine than this.
 void require_memory(const RunOptions& options, const RunEnvironment& environment, const MemoryEstimate& needed) {
-  if (options.plan.ranks > 0) return;
+  if (options.plan.ranks > 0 || planned_device(options, environment) != environment.context.device()) return;
   require_device_memory(environment.context, ranks_on_device(environment.context, environment.world),
                         needed.on_device(), needed.to_string());
 }
@@ -81,7 +86,7 @@ void dry_run_bridging(const RunOptions& options, const RunEnvironment& environme
   const TokenDataset corpus = load_corpus(options, options.corpus.train, environment);
   const BridgingShape shape = bridging_shape(options, environment.files, corpus, nullptr);
   const ProcessGrid grid = bridging_grid(options, shape, planned_ranks(options, environment));
-  const Device device = environment.context.device();
+  const Device device = planned_device(options, environment);
   environment.print(describe(options, shape, grid, device));
   const MemoryEstimate memory = bridging_memory(options, shape, grid, device);
   require_memory(options, environment, memory);

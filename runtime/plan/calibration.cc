@@ -19,19 +19,30 @@ namespace {
 constexpr std::int64_t kMostWidth = 1024, kMostFeatures = 2048, kMostLeafTokens = 2048, kMostMlpWidth = 4096,
                        kMostVocabulary = 8192, kMostSequenceTokens = 2048, kBatchTokens = 512;
 
-/// The least of a few runs, the first not counted: what disturbs a run only makes it longer.
+/// The mean of runs, the first not counted: what disturbs these will disturb training as well.
 template <class Run>
-double least_seconds(Run&& run) {
-  constexpr int kRuns = 3;
+double mean_seconds(Run&& run) {
+  constexpr int kLeastRuns = 3;
+  constexpr double kLeastSeconds = 0.08;
   run();
-  double least = 0.0;
-  for (int i = 0; i < kRuns; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+  const auto start = std::chrono::steady_clock::now();
+  double seconds = 0.0;
+  int runs = 0;
+  while (runs < kLeastRuns || seconds < kLeastSeconds) {
     run();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    least = i == 0 ? seconds : std::min(least, seconds);
+    ++runs;
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
-  return least;
+  return seconds / runs;
+}
+
+/// The same of so many runs, for what all ranks must do equally often.
+template <class Run>
+double seconds_of(int runs, Run&& run) {
+  run();
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < runs; ++i) run();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / runs;
 }
 
 double update_seconds(Context& context, const StepSetting& setting) {
@@ -41,7 +52,7 @@ double update_seconds(Context& context, const StepSetting& setting) {
   const ParameterTensors masters = store.master_views(0);
   adapter->initialise(context, masters, 1, 0);
   std::int64_t step = 0;
-  return least_seconds([&] {
+  return mean_seconds([&] {
     optimiser.measure(context, store, 0);
     optimiser.square_norm(context, 0);
     optimiser.update(context, store, 0, {}, {.learning_rate = 1e-6, .step = step++});
@@ -141,12 +152,12 @@ void measure_adapter(Context& context, const StepSetting& setting, MachineRates&
                           static_cast<double>(setting.shape.features);
   StepTimer dense(context, setting, 0.0);
   dense.set_l0(static_cast<double>(setting.shape.features) / 10.0);
-  rates.flops_per_second = 5.0 * products / least_seconds([&] { dense.seconds(); });
+  rates.flops_per_second = 5.0 * products / mean_seconds([&] { dense.seconds(); });
 
   StepTimer sparse(context, setting, 2.0 * static_cast<double>(setting.shape.features));
   const auto seconds_at = [&](double l0) {
     sparse.set_l0(l0);
-    return least_seconds([&] { sparse.seconds(); });
+    return mean_seconds([&] { sparse.seconds(); });
   };
   const double few = static_cast<double>(setting.shape.features) / 512.0;
   const double few_seconds = seconds_at(few), few_active = sparse.l0();
@@ -169,32 +180,30 @@ void measure_model(Context& context, const ModelSetting& setting, MachineRates& 
   const double layer = static_cast<double>(timer.rows()) *
                        (flops.attention_per_token + flops.mlp_per_token +
                         flops.attention_per_context * static_cast<double>(setting.sequence_tokens + 1) / 2.0);
-  const double forward = least_seconds([&] { timer.run(Recording::kNothing); });
+  const double forward = mean_seconds([&] { timer.run(Recording::kNothing); });
   rates.forward_flops_per_second = layer / forward;
   if (setting.directions == Directions::kForward) return;
-  const double both = least_seconds([&] { timer.run(Recording::kAll); });
+  const double both = mean_seconds([&] { timer.run(Recording::kAll); });
   rates.backward_flops_per_second = layer / std::max(both - forward, 0.1 * both);
   rates.head_flops_per_second =
-      3.0 * static_cast<double>(timer.rows()) * flops.head_per_token / least_seconds([&] { timer.run_head(); });
+      3.0 * static_cast<double>(timer.rows()) * flops.head_per_token / mean_seconds([&] { timer.run_head(); });
 }
 
 void measure_exchange(Communicator& world, MachineRates& rates) {
   if (world.size() == 1) return;
-  constexpr std::int64_t kNumbers = std::int64_t{1} << 21;
+  constexpr std::int64_t kNumbers = std::int64_t{1} << 20;
+  constexpr int kSums = 8, kMessages = 50;
   Buffer values(Device::kCpu, DType::kFloat32, {kNumbers});
   const int ranks = std::bit_floor(static_cast<unsigned>(world.size()));
   const auto group = world.split(world.rank() / ranks, world.rank(), "calibration");
   if (group->size() == ranks) {
     const double bytes = static_cast<double>(sent_bytes(Collective::kSum, group->rank(), ranks, kNumbers));
     rates.exchange_bytes_per_second =
-        bytes / least_seconds([&] { group->start_sum(values.tensor(), "calibration")->wait(); });
+        bytes / seconds_of(kSums, [&] { group->start_sum(values.tensor(), "calibration")->wait(); });
   }
-  constexpr int kMessages = 20;
   const double one = 0.0;
-  const double seconds = least_seconds([&] {
-    for (int i = 0; i < kMessages; ++i) world.all_gather({&one, 1}, "calibration");
-  });
-  rates.seconds_per_message = seconds / kMessages / std::ceil(std::log2(world.size()));
+  const double seconds = seconds_of(kMessages, [&] { world.all_gather({&one, 1}, "calibration"); });
+  rates.seconds_per_message = seconds / std::ceil(std::log2(world.size()));
 }
 
 void calibrate(Context& context, Communicator& world, const CalibrationSetting& setting, MachineRates& rates) {

@@ -3,6 +3,9 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
+#include <numeric>
+
 #include "runtime/plan/bridging_cost.h"
 #include "runtime/plan/calibration.h"
 #include "tests/support/errors.h"
@@ -105,6 +108,24 @@ TEST(Forecast, OnAGpuSumsRunBesideTheComputation) {
   EXPECT_GT(part(one.forecast({1, 2}), "exchange"), 1.9 * part(grid, "exchange"));
 }
 
+TEST(Forecast, LayersOverRanksAreAsGoodAsTheLargestBlockAllows) {
+  LocalCase one;
+  one.machine = {.rates = *built_in_rates("h200"), .source = "", .device = Device::kCuda};
+  one.options.train.batch_tokens = 16384;
+  one.options.plan.storage_bytes_per_second = 1e15;
+  one.shape.layers.resize(28);
+  std::iota(one.shape.layers.begin(), one.shape.layers.end(), 0);
+  one.shape.width = 3584;
+  one.shape.dictionaries = {8192};
+  const double alone = one.forecast({1, 1}).seconds();
+  for (int blocks = 1; blocks <= 28; ++blocks) {
+    const double bound = 28.0 / std::ceil(28.0 / blocks) / blocks;
+    const Forecast grid = one.forecast({blocks, 1});
+    EXPECT_NEAR(grid.layer_balance, bound, 1e-12);
+    EXPECT_GE(alone / grid.seconds() / blocks, 0.97 * bound) << blocks << " blocks";
+  }
+}
+
 TEST(Forecast, OfABridgingStep) {
   const DecoderConfig config = parse_decoder_config(testing::tiny_config({}), "config.json");  // 3 layers
   const ForwardFlops flops = forward_flops(config);
@@ -156,7 +177,6 @@ TEST(MachineRates, OfGpusGoByTheirNames) {
 }
 
 TEST(Calibration, MeasuresEveryRate) {
-  Context context = Context::cpu(1);
   const DecoderConfig config = parse_decoder_config(testing::tiny_config({}), "config.json");
   const CalibrationSetting setting{
       .adapter = StepSetting{.shape = {24, 512}, .tokens = 32, .compute = DType::kFloat32},
@@ -169,7 +189,9 @@ TEST(Calibration, MeasuresEveryRate) {
     for (const NamedRate& one : kRates) rates.*one.rate = kUntouched;
     calibrate(own, world, setting, rates);
     for (const NamedRate& one : kRates) {
-      if (one.rate != &MachineRates::network_bytes_per_second) EXPECT_GT(rates.*one.rate, 0.0) << one.name;
+      if (one.rate != &MachineRates::network_bytes_per_second) {
+        EXPECT_GT(rates.*one.rate, 0.0) << one.name;
+      }
     }
   });
 }
