@@ -84,12 +84,12 @@ TEST(Forecast, OfRowsThatAreReadOrMade) {
   LocalCase one;
   // Of each of 80 tokens five layers' x and delta, 2 numbers of 2 bytes each.
   one.options.plan.storage_bytes_per_second = 1.0;
-  const Forecast slow = one.forecast({1, 1}, 20.0);
+  const Forecast slow = one.forecast({1, 1}, 5.0);
   EXPECT_DOUBLE_EQ(slow.seconds(), 80 * 5 * 2 * 2 * 2);
   EXPECT_THAT(slow.to_string(), HasSubstr("\nWARNING: reading the cache (40 B per token"));
   EXPECT_EQ(one.forecast({1, 1}).warning, "");  // it is not known what making them takes
   one.options.plan.storage_bytes_per_second = 2.0;
-  EXPECT_EQ(one.forecast({1, 1}, 20.0).warning, "");
+  EXPECT_EQ(one.forecast({1, 1}, 5.0).warning, "");
   one.options.cache.source = RowSource::kStream;
   const Forecast stream = one.forecast({1, 1}, 20.0);
   EXPECT_DOUBLE_EQ(part(stream, "models"), 80 * 20 / 5.0);
