@@ -6,8 +6,10 @@
 
 #include "data/model_files.h"
 #include "runtime/bundle/load_export.h"
+#include "runtime/export/staged_directory.h"
 #include "tests/eval/random_bundle.h"
 #include "tests/support/errors.h"
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
@@ -55,6 +57,21 @@ class ExportTest : public ::testing::Test {
   testing::TemporaryDirectory folder_;
   AdapterBundle adapters_ = testing::random_bundle({0, 2}, {24, 12}, 0.3f);
 };
+
+TEST(StagedDirectoryTest, IsThereWholeWhenThePowerGoes) {
+  testing::FaultyFileSystem files;
+  StagedDirectory staged(files, "/out");
+  {
+    const auto file = files.open(staged.path() / "part", OpenMode::kCreate);
+    file->write(0, std::as_bytes(std::span("content", 7)));
+    file->sync();
+  }
+  files.sync_directory("/");
+  staged.publish();
+  files.lose_power(testing::Unsynced::kLost);
+  EXPECT_THAT(files.list("/"), ElementsAre("out"));
+  EXPECT_EQ(read_text(files, "/out/part"), "content");
+}
 
 TEST_F(ExportTest, ReadsBackEqualWithStepAndModels) {
   export_both();
