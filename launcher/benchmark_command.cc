@@ -1,6 +1,7 @@
 // `tadapt-dist benchmark`: what base, hybrid, adapter model and target answer to questions.
 #include "launcher/asked_models.h"
 #include "launcher/commands.h"
+#include "launcher/edit_flags.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/eval/benchmark.h"
@@ -42,7 +43,8 @@ int benchmark_command(const Words& words, const Process& process) {
   const fs::path questions = process.current_directory / text_of(*arguments, "questions");
   const fs::path folder = asked.run.empty() ? process.current_directory : asked.run;
   const fs::path out = arguments->count("out") > 0 ? process.current_directory / text_of(*arguments, "out")
-                                                   : folder / ("benchmark-" + questions.stem().string());
+                                                   : folder / fmt::format("benchmark-{}{}", questions.stem().string(),
+                                                                          suffix_of(asked.adapters.edit));
   const BenchmarkRequest request{.options = asked.options,
                                  .adapters = asked.adapters,
                                  .questions = questions,

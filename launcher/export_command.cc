@@ -4,6 +4,7 @@
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
+#include "launcher/edit_flags.h"
 #include "runtime/export/export.h"
 #include "runtime/plan/estimate.h"
 #include "runtime/train/run_directory.h"
@@ -26,6 +27,7 @@ CommandSyntax syntax() {
   add("out", po::value<std::string>()->value_name("DIR"), "a new or empty directory");
   add("base", po::value<std::string>()->value_name("DIR"), "base model; a run knows its own");
   add("target", po::value<std::string>()->value_name("DIR"), "target model; a run knows its own");
+  add_edit_flags(syntax.flags);
   return syntax;
 }
 
@@ -49,7 +51,8 @@ int export_command(const Words& words, const Process& process) {
   const fs::path out = process.current_directory / text_of(*arguments, "out");
   const fs::path path = process.current_directory / text_of(*arguments, "PATH");
   kind_with_adapters(process.files, path);
-  const AdapterBundle bundle = load_adapters(process.files, path, process.announce);
+  const AdapterBundle bundle =
+      load_edited_adapters(process.files, {.path = path, .edit = edit_of(*arguments, process)}, process.announce);
   std::uint64_t bytes = 0;
   if (format == ExportFormat::kAdapters) {
     bytes = export_adapters(process.files, bundle, out);

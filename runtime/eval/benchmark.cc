@@ -35,13 +35,14 @@ std::string fingerprint(const std::vector<Question>& questions) {
 }
 
 /// What the numbers of a benchmark depend on.
-Json subject_of(const BenchmarkRequest& request, const std::vector<Question>& questions) {
+Json subject_of(const BenchmarkRequest& request, const std::vector<Question>& questions, const std::string& edits) {
   const GenerationOptions& generation = request.generation;
   Json subject = {{"question_file", fingerprint(questions)},     {"samples", request.samples},
                   {"temperature", generation.rule.temperature},  {"top_p", generation.rule.top_p},
                   {"max_new_tokens", generation.max_new_tokens}, {"seed", generation.seed}};
   for (const char* key : {"corpus.format", "model.compute", "train.compute"})
     subject[key] = find_option(key)->value(request.options);
+  if (!edits.empty()) subject["edits"] = edits;
   return subject;
 }
 
@@ -69,7 +70,7 @@ Benchmark run_benchmark(const BenchmarkRequest& request, const RunEnvironment& e
       kinds.push_back(ModelKind::kBase);
     }
     kinds.push_back(ModelKind::kHybrid);
-    if (!request.adapters.empty()) kinds.push_back(ModelKind::kAdapter);
+    if (!request.adapters.path.empty()) kinds.push_back(ModelKind::kAdapter);
     kinds.push_back(ModelKind::kTarget);
   });
   ModelSet models(options, request.adapters, kinds, environment);
@@ -92,7 +93,7 @@ Benchmark run_benchmark(const BenchmarkRequest& request, const RunEnvironment& e
           grade(job, response, questions[static_cast<std::size_t>(response.prompt)].answer));
   }
   if (environment.world.rank() != 0) return {};
-  Benchmark benchmark{.subject = subject_of(request, questions),
+  Benchmark benchmark{.subject = subject_of(request, questions, models.edits()),
                       .report = score_benchmark(graded, static_cast<std::int64_t>(questions.size()), generation.seed)};
   benchmark.report.base_refusal = base_refusal;
   return benchmark;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "runtime/bundle/feature_edit.h"
 #include "runtime/eval/benchmark_report.h"
 #include "runtime/model/generation.h"
 #include "runtime/train/run_environment.h"
@@ -13,7 +14,7 @@ namespace tadapt {
 
 struct BenchmarkRequest {
   const RunOptions& options;        ///< models, chat format, compute
-  std::filesystem::path adapters;   ///< anything load_adapters takes; empty: no adapter model
+  AdapterSource adapters;           ///< with an empty path: no adapter model
   std::filesystem::path questions;  ///< JSONL, as load_questions
   std::int64_t samples = 1;         ///< of each question
   GenerationOptions generation;     ///< stop tokens are the target's

@@ -49,13 +49,15 @@ class ExportWriter {
     for (const AdapterBundle::Layer& layer : bundle.layers)
       layers.push_back(
           {{"layer", layer.layer}, {"features", layer.shape.features}, {"width", layer.shape.model_width}});
-    const Json description = {{"format_version", kExportFormatVersion},
-                              {"format", format},
-                              {"type", bundle.type},
-                              {"step", bundle.step},
-                              {"base", bundle.base_fingerprint},
-                              {"target", bundle.target_fingerprint},
-                              {"layers", layers}};
+    Json description = {{"format_version", kExportFormatVersion},
+                        {"format", format},
+                        {"type", bundle.type},
+                        {"step", bundle.step},
+                        {"base", bundle.base_fingerprint},
+                        {"target", bundle.target_fingerprint},
+                        {"layers", layers}};
+    if (!bundle.edits.empty()) description["edits"] = bundle.edits;
+    if (bundle.beside == MlpSource::kTarget) description["beside"] = "target";
     write_text(kExportDescription, description.dump(2) + "\n");
     write_atomically(files_, folder_.path() / kExportChecksums, checksums_.to_text());
     folder_.publish();
@@ -88,11 +90,12 @@ AdapterShape shape_of_transcoders(const AdapterBundle& bundle) {
   return shape;
 }
 
-/// The target's tensors, the MLPs of layers with an adapter replaced by the base's.
+/// The target's tensors; where the adapters run beside the base's MLPs, those of layers with an adapter are the base's.
 NamedTensors hybrid_tensors(const AdapterBundle& bundle, const DecoderConfig& config, const ModelFiles& base,
                             const ModelFiles& target) {
   NamedTensors tensors;
   for (const std::string& name : target.names()) tensors[name] = target.tensor(name);
+  if (bundle.beside == MlpSource::kTarget) return tensors;
   const TensorNames& names = config.architecture->names;
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     for (const std::string_view pattern : {names.gate, names.up, names.down}) {

@@ -26,7 +26,8 @@ ExportFormat parse_export_format(const std::string& text);
 std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, const std::filesystem::path& out);
 
 /// Writes a directory in the authors' layout (method: config.json with the target's keys, `transcoder_n_features`,
-/// `transcoder_dec_bias`, architectures ["Qwen2ForCausalLMWithTranscoder"]; the target's tensors with the base's MLPs;
+/// `transcoder_dec_bias`, architectures ["Qwen2ForCausalLMWithTranscoder"]; the target's tensors with the MLPs that the
+/// adapters run beside;
 /// `model.layers.{ℓ}.mlp.transcoder_enc.weight` [F,D], `.bias` [F], `transcoder_dec.weight` [D,F], `.bias` [D]), and
 /// the tokenizer's files. A layer without an adapter keeps the target's MLP beside a transcoder of zeros, which is the
 /// same function. ConfigError when the models are not those of the adapters, or when not all adapters have one
