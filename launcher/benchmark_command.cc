@@ -45,14 +45,13 @@ int benchmark_command(const Words& words, const Process& process) {
   const fs::path out = arguments->count("out") > 0 ? process.current_directory / text_of(*arguments, "out")
                                                    : folder / fmt::format("benchmark-{}{}", questions.stem().string(),
                                                                           suffix_of(asked.adapters.edit));
-  const BenchmarkRequest request{.options = asked.options,
-                                 .adapters = asked.adapters,
-                                 .questions = questions,
-                                 .samples = samples_of(*arguments),
-                                 .generation = generation_options(*arguments),
-                                 .directory = out};
+  const QuestionRequest request{.options = asked.options,
+                                .questions = questions,
+                                .samples = samples_of(*arguments),
+                                .generation = generation_options(*arguments),
+                                .directory = out};
   const RunSession session(asked.options, process);
-  const Benchmark benchmark = run_benchmark(request, session.environment());
+  const Benchmark benchmark = run_benchmark(request, asked.adapters, session.environment());
   on_rank_zero(session.environment().world, [&] {
     process.print(to_table(benchmark.report));
     write_atomically(process.files, out / "benchmark.json", to_json(benchmark.report, benchmark.subject));
