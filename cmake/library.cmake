@@ -20,6 +20,10 @@ endfunction()
 # Tests run beside each other: with its default, waiting OpenMP threads would hold cores for milliseconds.
 set(TADAPT_SHORT_WAITS GOMP_SPINCOUNT=1000)
 
+# Instrumented tests take longer to compile than to run, so they are not optimised; the libraries under test are.
+add_library(tadapt_test_options INTERFACE)
+target_compile_options(tadapt_test_options INTERFACE $<$<BOOL:${TADAPT_SANITIZE}>:-O0>)
+
 # tadapt_test(FOLDER LIBS <targets> [RELIABILITY <GoogleTest filter>]): one GoogleTest binary of tests/FOLDER/*_test.cc,
 # each case a ctest case; those of the filter have the label "reliability".
 function(tadapt_test folder)
@@ -30,7 +34,7 @@ function(tadapt_test folder)
   endif()
   string(REPLACE "/" "_" target test_${folder})
   add_executable(${target} ${sources})
-  target_link_libraries(${target} PRIVATE ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  target_link_libraries(${target} PRIVATE ${ARG_LIBS} GTest::gmock GTest::gtest_main tadapt_test_options)
   target_compile_definitions(${target} PRIVATE TADAPT_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                                TADAPT_BINARY_DIR="${CMAKE_BINARY_DIR}")
   if(NOT ARG_TIMEOUT)
@@ -50,7 +54,7 @@ endfunction()
 function(tadapt_test_program target source)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
   add_executable(${target} ${source})
-  target_link_libraries(${target} PRIVATE ${ARG_LIBS})
+  target_link_libraries(${target} PRIVATE ${ARG_LIBS} tadapt_test_options)
 endfunction()
 
 # tadapt_mpi_test(NAME TARGET RANKS <counts> [ARGS …] [TIMEOUT s] [LABELS …]): ctest cases NAME_<n> that run TARGET with
