@@ -127,6 +127,18 @@ void check_size(const File& file, const SafetensorsRecord& expected, const std::
   }
   throw DataError("{}: {} bytes instead of {}", file.path().string(), size, expected.bytes);
 }
+/// Folders and a file in them, none hidden and none above.
+void check_listed_name(const std::string& name, const fs::path& path) {
+  bool plain = true;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('/', begin), name.size());
+    plain = plain && end > begin && name[begin] != '.';
+    begin = end + 1;
+  }
+  if (!plain || name.find('\0') != name.npos || name == kManifestName || name == kStateName)
+    throw DataError("{}: {} cannot be the name of a part", path.string(), in_quotes(name));
+}
+
 }  // namespace
 
 std::string PartRecord::to_json() const { return json{{"name", name}, {"content", record_json(content)}}.dump(); }
@@ -166,18 +178,16 @@ CheckpointManifest CheckpointManifest::from_text(std::string_view text, const fs
   CheckpointManifest manifest;
   manifest.step = static_cast<std::int64_t>(read.number(value, "step"));
   for (const auto& [name, record] : read.object(value, "files").items()) {
-    if (name != kStateName) check_part_name(name, source);
+    if (name != kStateName) check_listed_name(name, source);
     manifest.files[name] = record_from(record, read);
   }
   return manifest;
 }
 
 void check_part_name(const std::string& name, const fs::path& path) {
-  const bool plain =
-      !name.empty() && !name.starts_with('.') && name.find_first_of(std::string_view("/\0", 2)) == name.npos;
-  if (!plain || name == kManifestName || name == kStateName) {
+  if (name.find('/') != name.npos)
     throw DataError("{}: {} cannot be the name of a part", path.string(), in_quotes(name));
-  }
+  check_listed_name(name, path);
 }
 
 void verify_file(FileSystem& files, const fs::path& path, const SafetensorsRecord& expected) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "launcher/artifact.h"
+#include "launcher/edit_flags.h"
 #include "launcher/run_config.h"
 #include "runtime/train/run_directory.h"
 
@@ -31,6 +32,7 @@ T number_of(const ParsedArguments& arguments, const char* flag, T lowest, T high
 
 void add_asking_flags(po::options_description& flags) {
   add_option_flags(flags, kFlags);
+  add_edit_flags(flags);
   auto add = flags.add_options();
   const auto number = [](const char* otherwise) {
     return po::value<std::string>()->value_name("N")->default_value(otherwise);
@@ -48,13 +50,15 @@ AskedModels asked_models(const ParsedArguments& arguments, const Process& proces
   AskedModels asked;
   if (arguments.count("PATH") > 0) {
     const fs::path path = process.current_directory / text_of(arguments, "PATH");
-    asked.adapters = path;
+    asked.adapters = {.path = path, .edit = edit_of(arguments, process)};
     if (kind_with_adapters(process.files, path) == ArtifactKind::kRun) {
       asked.run = path;
       asked.options = overridden(options_of_run(process.files, path), arguments, kFlags, process);
       return asked;
     }
   }
+  if (asked.adapters.path.empty() && !edit_of(arguments, process).to_string().empty())
+    throw ConfigError("features are edited of adapters: name a run, checkpoint or export");
   asked.options = options_of(arguments, kFlags, WithoutConfig::kDefaults, process);
   return asked;
 }

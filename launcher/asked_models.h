@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "launcher/arguments.h"
+#include "runtime/bundle/feature_edit.h"
 #include "runtime/model/generation.h"
 
 namespace tadapt {
@@ -11,11 +12,11 @@ namespace tadapt {
 /// Models and adapters as the command line names them.
 struct AskedModels {
   RunOptions options;
-  std::filesystem::path adapters;  ///< a run, checkpoint or export; empty when none was named
-  std::filesystem::path run;       ///< the run's directory when a run was named
+  AdapterSource adapters;     ///< of a run, checkpoint or export; with an empty path when none was named
+  std::filesystem::path run;  ///< the run's directory when a run was named
 };
 
-/// Adds --config, --set, models, format, device and everything that says how responses are drawn.
+/// Adds --config, --set, models, format, device, edits of adapters and everything that says how responses are drawn.
 void add_asking_flags(boost::program_options::options_description& flags);
 
 /// From PATH, which may be missing, and flags: a run knows its models, for all else a configuration or flags name them.

@@ -1,6 +1,7 @@
 // `tadapt-dist benchmark`: what base, hybrid, adapter model and target answer to questions.
 #include "launcher/asked_models.h"
 #include "launcher/commands.h"
+#include "launcher/edit_flags.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/eval/benchmark.h"
@@ -42,15 +43,15 @@ int benchmark_command(const Words& words, const Process& process) {
   const fs::path questions = process.current_directory / text_of(*arguments, "questions");
   const fs::path folder = asked.run.empty() ? process.current_directory : asked.run;
   const fs::path out = arguments->count("out") > 0 ? process.current_directory / text_of(*arguments, "out")
-                                                   : folder / ("benchmark-" + questions.stem().string());
-  const BenchmarkRequest request{.options = asked.options,
-                                 .adapters = asked.adapters,
-                                 .questions = questions,
-                                 .samples = samples_of(*arguments),
-                                 .generation = generation_options(*arguments),
-                                 .directory = out};
+                                                   : folder / fmt::format("benchmark-{}{}", questions.stem().string(),
+                                                                          suffix_of(asked.adapters.edit));
+  const QuestionRequest request{.options = asked.options,
+                                .questions = questions,
+                                .samples = samples_of(*arguments),
+                                .generation = generation_options(*arguments),
+                                .directory = out};
   const RunSession session(asked.options, process);
-  const Benchmark benchmark = run_benchmark(request, session.environment());
+  const Benchmark benchmark = run_benchmark(request, asked.adapters, session.environment());
   on_rank_zero(session.environment().world, [&] {
     process.print(to_table(benchmark.report));
     write_atomically(process.files, out / "benchmark.json", to_json(benchmark.report, benchmark.subject));

@@ -4,6 +4,7 @@
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
+#include "launcher/edit_flags.h"
 #include "launcher/output_file.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
@@ -32,6 +33,7 @@ CommandSyntax syntax() {
           "knows its models and corpus, for others a configuration or flags name them.",
       .operands = {"PATH"}};
   add_option_flags(syntax.flags, kFlags);
+  add_edit_flags(syntax.flags);
   auto add = syntax.flags.add_options();
   add("out", po::value<std::string>()->value_name("FILE"),
       "where the JSON goes; else evaluation.json in a run's folder, evaluation-NAME.json for another corpus");
@@ -47,11 +49,13 @@ FaithfulnessOptions::Partial partial_of(const ParsedArguments& arguments) {
   throw ConfigError("--partial: expected all or none, found '{}'", text);
 }
 
-/// Where the JSON of a run's evaluation goes: its folder, under the name of the corpus when it is not the run's own.
-fs::path output_of(const RunOptions& of_run, const RunOptions& options) {
+/// Where the JSON of a run's evaluation goes: its folder, under the name of the corpus when it is not the run's own
+/// and of the edit, where there is one.
+fs::path output_of(const RunOptions& of_run, const RunOptions& options, const FeatureEdit& edit) {
   const fs::path& corpus = options.corpus.validation;
-  return of_run.dir / (corpus == of_run.corpus.validation ? fs::path("evaluation.json")
-                                                          : fs::path("evaluation-" + corpus.stem().string() + ".json"));
+  const std::string other =
+      corpus == of_run.corpus.validation ? std::string() : fmt::format("-{}", corpus.stem().string());
+  return of_run.dir / fmt::format("evaluation{}{}.json", other, suffix_of(edit));
 }
 
 }  // namespace
@@ -61,12 +65,13 @@ int eval_command(const Words& words, const Process& process) {
   if (!arguments) return static_cast<int>(ExitCode::kDone);
   const FaithfulnessOptions::Partial partial = partial_of(*arguments);
   const fs::path path = process.current_directory / text_of(*arguments, "PATH");
+  const FeatureEdit edit = edit_of(*arguments, process);
   RunOptions options;
   fs::path out;
   if (kind_with_adapters(process.files, path) == ArtifactKind::kRun) {
     const RunOptions of_run = options_of_run(process.files, path);
     options = overridden(of_run, *arguments, kFlags, process);
-    out = output_of(of_run, options);
+    out = output_of(of_run, options, edit);
   } else {
     options = options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
   }
@@ -81,9 +86,11 @@ int eval_command(const Words& words, const Process& process) {
     });
   };
   on_first_rank([&] { require_writable(process.files, out); });
-  const Evaluation evaluation =
-      run_evaluation({.options = options, .adapters = path, .corpus = options.corpus.validation, .partial = partial},
-                     session.environment());
+  const Evaluation evaluation = run_evaluation({.options = options,
+                                                .adapters = {.path = path, .edit = edit},
+                                                .corpus = options.corpus.validation,
+                                                .partial = partial},
+                                               session.environment());
   process.print(to_table(evaluation.report));
   on_first_rank([&] { write_atomically(process.files, out, to_json(evaluation)); });
   return static_cast<int>(ExitCode::kDone);

@@ -40,9 +40,9 @@ CommandSyntax syntax() {
 }
 
 ModelKind kind_of_model(const ParsedArguments& arguments, const AskedModels& asked) {
-  if (arguments.count("model") == 0) return asked.adapters.empty() ? ModelKind::kTarget : ModelKind::kAdapter;
+  if (arguments.count("model") == 0) return asked.adapters.path.empty() ? ModelKind::kTarget : ModelKind::kAdapter;
   const ModelKind kind = parse_model_kind(text_of(arguments, "model"));
-  if (kind == ModelKind::kAdapter && asked.adapters.empty())
+  if (kind == ModelKind::kAdapter && asked.adapters.path.empty())
     throw ConfigError("--model adapter: name a run, checkpoint or export with the adapters");
   return kind;
 }

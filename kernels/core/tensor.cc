@@ -1,5 +1,7 @@
 #include "kernels/core/tensor.h"
 
+#include <algorithm>
+
 namespace tadapt {
 
 std::size_t bytes_per_element(DType dtype) {
@@ -87,3 +89,8 @@ Tensor Tensor::reshaped(Shape shape) const {
 }
 
 }  // namespace tadapt
+
+fmt::format_context::iterator fmt::formatter<tadapt::Shape>::format(const tadapt::Shape& shape,
+                                                                    fmt::format_context& context) const {
+  return std::ranges::copy(shape.to_string(), context.out()).out;
+}

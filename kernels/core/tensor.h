@@ -73,14 +73,12 @@ class Shape {
 
 }  // namespace tadapt
 
-/// A shape in a message: as to_string() has it, and only made when the message is.
+/// A shape in a message: as to_string() has it, and only made when the message is. Defined in tensor.cc, since it would
+/// bring all of fmt's formatting into every object file that names a shape.
 template <>
 struct fmt::formatter<tadapt::Shape> {
   constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
-  template <class FormatContext>
-  auto format(const tadapt::Shape& shape, FormatContext& context) const {
-    return fmt::format_to(context.out(), "{}", shape.to_string());
-  }
+  fmt::format_context::iterator format(const tadapt::Shape& shape, fmt::format_context& context) const;
 };
 
 namespace tadapt {

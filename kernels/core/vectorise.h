@@ -5,8 +5,9 @@
 
 /// A function compiled once per instruction set, chosen when the program is loaded. No contraction is allowed in this
 /// build (-ffp-contract=off), so every clone computes the same bits. What it calls must be inlined to take part:
-/// TADAPT_INLINE. Without FMA hardware std::fma is the library's: slow, and the same bits.
-#if defined(__x86_64__) && defined(__GNUC__)
+/// TADAPT_INLINE. Without FMA hardware std::fma is the library's: slow, and the same bits. clang, which builds the fuzz
+/// targets, leaves inline functions out that only the clones call: there is one function there.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define TADAPT_VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define TADAPT_VECTORISED

@@ -10,6 +10,7 @@
 
 #include "data/file.h"
 #include "runtime/adapter/adapter.h"
+#include "runtime/model/decoder.h"
 
 namespace tadapt {
 
@@ -27,7 +28,9 @@ struct AdapterBundle {
   std::vector<Layer> layers;  ///< ascending; a layer that is not here runs the target's own MLP
   std::string source;         ///< "checkpoint …/step-000000200" or "export …"
   std::int64_t step = 0;
-  std::string base_fingerprint, target_fingerprint;  ///< empty when unknown (a foreign checkpoint)
+  MlpSource beside = MlpSource::kBase;  ///< the MLPs that the adapters run beside
+  std::string edits = {};               ///< what was changed after training, in words; empty: nothing
+  std::string base_fingerprint = {}, target_fingerprint = {};  ///< empty when unknown (a foreign checkpoint)
 };
 
 /// A layer with zeroed masters of this shape.

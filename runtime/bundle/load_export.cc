@@ -102,6 +102,12 @@ const SafetensorsRecord& record_of(const CheckpointManifest& checksums, const fs
   return found->second;
 }
 
+MlpSource mlp_source(const std::string& text, const std::string& file) {
+  if (text == "base") return MlpSource::kBase;
+  if (text == "target") return MlpSource::kTarget;
+  throw DataError("{}: beside: expected base or target, found {}", file, in_quotes(text));
+}
+
 /// adapters.json, compared with its checksum.
 nlohmann::json read_description(FileSystem& files, const fs::path& directory) {
   const fs::path path = directory / kExportDescription;
@@ -154,6 +160,8 @@ AdapterBundle load_export(FileSystem& files, const fs::path& directory) {
                        .step = integer_of(description, "step", 0, source),
                        .base_fingerprint = text_of(description, "base", source),
                        .target_fingerprint = text_of(description, "target", source)};
+  if (description.contains("edits")) bundle.edits = text_of(description, "edits", source);
+  if (description.contains("beside")) bundle.beside = mlp_source(text_of(description, "beside", source), source);
   for (const nlohmann::json& entry : description.value("layers", nlohmann::json::array())) {
     const auto number = static_cast<int>(integer_of(entry, "layer", 0, source));
     const AdapterShape shape{.model_width = integer_of(entry, "width", 1, source),

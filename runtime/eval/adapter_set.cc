@@ -6,7 +6,7 @@
 
 namespace tadapt {
 
-AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) {
+AdapterSet::AdapterSet(Context& context, const AdapterBundle& bundle, DType compute) : beside_(bundle.beside) {
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     auto adapter = make_adapter(bundle.type, layer.shape, {.dtype = compute, .gradients = AdapterGradients::kNone});
     const DeviceView masters(context, layer.store->master(0));
@@ -19,6 +19,13 @@ std::vector<int> AdapterSet::layers() const {
   std::vector<int> layers;
   for (const auto& [layer, adapter] : adapters_) layers.push_back(layer);
   return layers;
+}
+
+Splice AdapterSet::splice(int layers, int begin, int end) {
+  Splice splice = uniform_splice(layers, {});
+  for (int layer = begin; layer < end; ++layer)
+    if (has(layer)) splice[static_cast<std::size_t>(layer)] = {.mlp = beside_, .adapter = this};
+  return splice;
 }
 
 Tensor AdapterSet::output(Context& context, int layer, const Tensor& mlp_in) {

@@ -21,6 +21,9 @@ class AdapterSet : public AdapterBranch {
 
   bool has(int layer) const { return adapters_.contains(layer); }
   std::vector<int> layers() const;
+  /// Of a model of so many layers: those of [begin, end) that have an adapter run it and the MLP it is beside, others
+  /// the target's own MLP.
+  Splice splice(int layers, int begin, int end);
   const AdapterShape& shape(int layer) const { return adapters_.at(layer)->shape(); }
   void listen(Listener listener) { listener_ = std::move(listener); }
 
@@ -30,6 +33,7 @@ class AdapterSet : public AdapterBranch {
   Tensor output(Context& context, int layer, const Tensor& mlp_in);
 
  private:
+  MlpSource beside_;
   std::map<int, std::unique_ptr<Adapter>> adapters_;
   Buffer activations_, output_;
   Listener listener_;

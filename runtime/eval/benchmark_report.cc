@@ -7,14 +7,11 @@
 #include <limits>
 #include <optional>
 
-#include "kernels/core/random.h"
-
 namespace tadapt {
 namespace {
 
 using Json = nlohmann::ordered_json;
 constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
-constexpr std::uint64_t kResamples = 10'000;
 
 /// Accuracy of every question: mean over its responses.
 std::vector<double> per_question(const ModelResponses& model, std::int64_t questions) {
@@ -41,26 +38,12 @@ double recovery(double adapter, double zero, double target) {
 /// Means of the questions of resample number `resample`, a model each.
 std::vector<double> resampled(const std::vector<std::vector<double>>& models, std::uint64_t seed,
                               std::uint64_t resample) {
-  const RandomStream random(seed, RandomPurpose::kBootstrap, resample, 0);
   const std::size_t questions = models.front().size();
   std::vector<double> means(models.size(), 0.0);
-  for (std::uint32_t i = 0; i < questions; ++i) {
-    const auto drawn = static_cast<std::size_t>(random.below(i, questions));
+  for (const std::size_t drawn : drawn_questions(static_cast<std::int64_t>(questions), seed, resample))
     for (std::size_t m = 0; m < models.size(); ++m) means[m] += models[m][drawn];
-  }
   for (double& sum : means) sum /= static_cast<double>(questions);
   return means;
-}
-
-/// The middle 95 % of the numbers that are defined.
-Estimate interval(double value, std::vector<double> numbers) {
-  std::erase_if(numbers, [](double number) { return std::isnan(number); });
-  if (numbers.empty() || std::isnan(value)) return {value, kUndefined, kUndefined};
-  std::ranges::sort(numbers);
-  const auto at = [&](double share) {
-    return numbers[static_cast<std::size_t>(std::llround(share * static_cast<double>(numbers.size() - 1)))];
-  };
-  return {value, at(0.025), at(0.975)};
 }
 
 ModelScores scores_of(const ModelResponses& model) {
@@ -93,11 +76,6 @@ std::string percent(double value) { return std::isnan(value) ? "-" : fmt::format
 std::string with_interval(const Estimate& estimate) {
   if (std::isnan(estimate.value)) return "not defined";
   return fmt::format("{} [{}, {}]", percent(estimate.value), percent(estimate.low), percent(estimate.high));
-}
-
-Json json_of(double value) { return std::isnan(value) ? Json() : Json(value); }
-Json json_of(const Estimate& estimate) {
-  return {{"value", json_of(estimate.value)}, {"low", json_of(estimate.low)}, {"high", json_of(estimate.high)}};
 }
 
 constexpr char kRow[] = "{:<9} {:>9} {:>26} {:>8} {:>8} {:>8} {:>8} {:>11} {:>11}\n";

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/eval/bootstrap.h"
+
 namespace tadapt {
 
 /// What is counted of one response, cut where it degenerates.
@@ -18,11 +20,6 @@ struct GradedResponse {
   std::int64_t tokens = 0;
   std::int64_t waits = 0;
   std::int64_t hesitations = 0;
-};
-
-/// A number with the ends of its 95 % interval. NaN: not defined.
-struct Estimate {
-  double value = 0.0, low = 0.0, high = 0.0;
 };
 
 struct ModelScores {

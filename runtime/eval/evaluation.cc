@@ -17,6 +17,7 @@ Json subject_of(const AdapterBundle& bundle, const TokenDataset& corpus, const R
   Json subject = {{"step", bundle.step}, {"corpus", fmt::format("{:016x}", corpus.fingerprint())}};
   for (const char* key : {"corpus.format", "corpus.max_sequence_tokens", "model.compute", "train.compute"})
     subject[key] = find_option(key)->value(options);
+  if (!bundle.edits.empty()) subject["edits"] = bundle.edits;
   return subject;
 }
 
@@ -50,11 +51,11 @@ constexpr char kModelHeader[] = "{:<14} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10
 
 }  // namespace
 
-AdapterBundle load_fitting_adapters(const RunOptions& options, const std::filesystem::path& adapters,
+AdapterBundle load_fitting_adapters(const RunOptions& options, const AdapterSource& adapters,
                                     const RunEnvironment& environment) {
   AdapterBundle bundle;
   agree(environment.world, [&] {
-    bundle = load_adapters(environment.files, adapters, environment.print);
+    bundle = load_edited_adapters(environment.files, adapters, environment.print);
     require_models_fit(environment.files, bundle, options.model.base, options.model.target);
   });
   return bundle;
@@ -76,8 +77,9 @@ Evaluator::Evaluator(const RunOptions& options, const std::filesystem::path& cor
 }
 
 Evaluation Evaluator::evaluate(const AdapterBundle& bundle, FaithfulnessOptions::Partial partial) {
-  environment_.print(fmt::format("eval: {} of step {} on {} sequences, {} tokens", bundle.source, bundle.step,
-                                 corpus_->size(), corpus_->total_tokens()));
+  environment_.print(fmt::format("eval: {} of step {}{}{} on {} sequences, {} tokens", bundle.source, bundle.step,
+                                 bundle.edits.empty() ? "" : ": ", bundle.edits, corpus_->size(),
+                                 corpus_->total_tokens()));
   AdapterSet adapters(environment_.context, bundle, options_.train.compute);
   const FaithfulnessModels models{*pair_, base_ ? &*base_ : nullptr, refusal_, adapters};
   ProgressReport progress("eval", "sequences", corpus_->size(), 0, options_.log.every_seconds, environment_.print);

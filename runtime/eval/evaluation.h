@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "runtime/bundle/adapter_bundle.h"
+#include "runtime/bundle/feature_edit.h"
 #include "runtime/eval/faithfulness.h"
 #include "runtime/train/run_environment.h"
 #include "runtime/train/run_options.h"
@@ -14,9 +14,9 @@
 namespace tadapt {
 
 struct EvaluationRequest {
-  const RunOptions& options;       ///< models, corpus format, compute
-  std::filesystem::path adapters;  ///< anything load_adapters takes
-  std::filesystem::path corpus;    ///< JSONL
+  const RunOptions& options;  ///< models, corpus format, compute
+  AdapterSource adapters;
+  std::filesystem::path corpus;  ///< JSONL
   FaithfulnessOptions::Partial partial = FaithfulnessOptions::Partial::kAll;
 };
 
@@ -42,9 +42,8 @@ class Evaluator {
   std::string refusal_;
 };
 
-/// The adapters of anything load_adapters takes; ConfigError when they do not belong to the options' models.
-/// Collective.
-AdapterBundle load_fitting_adapters(const RunOptions& options, const std::filesystem::path& adapters,
+/// ConfigError when the adapters do not belong to the options' models. Collective.
+AdapterBundle load_fitting_adapters(const RunOptions& options, const AdapterSource& adapters,
                                     const RunEnvironment& environment);
 
 /// Loads models, adapters and corpus and compares. Collective. ConfigError when adapters and models do not belong

@@ -1,7 +1,5 @@
 #include "runtime/eval/model_set.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 
@@ -13,21 +11,10 @@ namespace {
 
 constexpr std::array kNames{"base", "hybrid", "adapter", "target"};
 
+/// Of the weights as they run.
 std::string adapters_identity(const AdapterBundle& bundle, DType compute) {
-  std::uint64_t hash = 0;
-  for (const AdapterBundle::Layer& layer : bundle.layers) {
-    const Tensor masters = layer.store->master(0);
-    hash = XXH3_64bits_withSeed(masters.data(), masters.bytes(), hash + static_cast<std::uint64_t>(layer.layer));
-  }
-  return fmt::format("{} {} {:016x}", bundle.type, name(compute), hash);
-}
-
-/// The adapters in layers that have one; others run the target's own MLP.
-Splice adapter_splice(int layers, AdapterSet& adapters) {
-  Splice splice = uniform_splice(layers, {});
-  for (const int layer : adapters.layers())
-    splice[static_cast<std::size_t>(layer)] = {.mlp = MlpSource::kBase, .adapter = &adapters};
-  return splice;
+  return fmt::format("{} {}{}", fingerprint(bundle), name(compute),
+                     bundle.beside == MlpSource::kTarget ? " beside target" : "");
 }
 
 }  // namespace
@@ -40,13 +27,13 @@ ModelKind parse_model_kind(std::string_view text) {
   return static_cast<ModelKind>(found - kNames.begin());
 }
 
-ModelSet::ModelSet(const RunOptions& options, const std::filesystem::path& adapters,
-                   const std::vector<ModelKind>& kinds, const RunEnvironment& environment) {
+ModelSet::ModelSet(const RunOptions& options, const AdapterSource& adapters, const std::vector<ModelKind>& kinds,
+                   const RunEnvironment& environment) {
   agree(environment.world, [&] { load(options, adapters, kinds, environment); });
 }
 
-void ModelSet::load(const RunOptions& options, const std::filesystem::path& adapters,
-                    const std::vector<ModelKind>& kinds, const RunEnvironment& environment) {
+void ModelSet::load(const RunOptions& options, const AdapterSource& adapters, const std::vector<ModelKind>& kinds,
+                    const RunEnvironment& environment) {
   const auto wants = [&](ModelKind kind) { return std::ranges::find(kinds, kind) != kinds.end(); };
   const auto& [base, target, compute] = options.model;
   Context& context = environment.context;
@@ -69,8 +56,9 @@ void ModelSet::load(const RunOptions& options, const std::filesystem::path& adap
                        : Decoder::load(context, environment.files, base, compute);
   }
   if (wants(ModelKind::kAdapter)) {
-    const AdapterBundle bundle = load_adapters(environment.files, adapters, environment.print);
+    const AdapterBundle bundle = load_edited_adapters(environment.files, adapters, environment.print);
     require_models_fit(environment.files, bundle, base, target);
+    edits_ = bundle.edits;
     adapter_identity_ = adapters_identity(bundle, options.train.compute);
     adapters_.emplace(context, bundle, options.train.compute);
   }
@@ -86,7 +74,7 @@ GenerationModel ModelSet::model(ModelKind kind) {
     case ModelKind::kHybrid:
       return {decoder, uniform_splice(layers, {.mlp = MlpSource::kBase})};
     case ModelKind::kAdapter:
-      return {decoder, adapter_splice(layers, *adapters_)};
+      return {decoder, adapters_->splice(layers, 0, layers)};
   }
   throw ConfigError("no such model");
 }

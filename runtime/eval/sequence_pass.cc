@@ -12,13 +12,6 @@ namespace {
 
 constexpr double kUncertainBelow = 0.8;  // the target's top probability, method.md's "uncertain tokens"
 
-Splice partial_splice(int layers, int begin, int end, AdapterSet& adapters) {
-  Splice splice = uniform_splice(layers, {});
-  for (int layer = begin; layer < end; ++layer)
-    if (adapters.has(layer)) splice[static_cast<std::size_t>(layer)] = {MlpSource::kBase, &adapters};
-  return splice;
-}
-
 }  // namespace
 
 std::string SequenceFields::non_finite(std::span<const double> sums) const {
@@ -85,7 +78,7 @@ SequencePass::SequencePass(Context& context, const FaithfulnessModels& models, c
   const int layers = models.pair.config().layers;
   target_ = uniform_splice(layers, {MlpSource::kTarget, nullptr});
   hybrid_ = uniform_splice(layers, {MlpSource::kBase, nullptr});
-  adapter_ = partial_splice(layers, 0, layers, models.adapters);
+  adapter_ = models.adapters.splice(layers, 0, layers);
   if (models.base != nullptr) fields_.models.emplace_back("base");
   fields_.models.emplace_back("hybrid");
   fields_.models.emplace_back("adapter");
@@ -245,11 +238,10 @@ void SequencePass::compare_partial(Batch& work, const Tensor& target_final) {
   std::vector<Segment> segments = {{.splice = target_, .begin = 0, .end = layers},
                                    {.splice = adapter_, .begin = 0, .end = layers}};
   for (int k = 0; k < layers; ++k)
-    segments.push_back(
-        {.splice = partial_splice(layers, k, k + 1, models_.adapters), .begin = k, .end = layers, .source = 0});
+    segments.push_back({.splice = models_.adapters.splice(layers, k, k + 1), .begin = k, .end = layers, .source = 0});
   for (int k = 1; k <= layers; ++k) segments.push_back({.splice = target_, .begin = k, .end = layers, .source = 1});
   for (int k = 1; k <= layers; ++k)
-    segments.push_back({.splice = partial_splice(layers, layers - k, layers, models_.adapters),
+    segments.push_back({.splice = models_.adapters.splice(layers, layers - k, layers),
                         .begin = layers - k,
                         .end = layers,
                         .source = 0});

@@ -4,68 +4,16 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "data/checkpoint_manifest.h"
 #include "data/json.h"
 #include "data/model_files.h"
 #include "runtime/bundle/load_export.h"
-#include "runtime/export/staged_directory.h"
+#include "runtime/export/export_writer.h"
 #include "runtime/model/decoder_config.h"
 
 namespace tadapt {
 namespace {
 using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
-
-/// [D,F] of [F,D], in memory of its own.
-Buffer transposed(const Tensor& matrix) {
-  const std::int64_t rows = matrix.size(0), columns = matrix.size(1);
-  Buffer result(Device::kCpu, DType::kFloat32, {columns, rows});
-  const auto from = matrix.span<float>();
-  const auto to = result.span<float>();
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < columns; ++c)
-      to[static_cast<std::size_t>(c * rows + r)] = from[static_cast<std::size_t>(r * columns + c)];
-  return result;
-}
-
-/// The files of an export, their checksums kept as they are written.
-class ExportWriter {
- public:
-  ExportWriter(FileSystem& files, const fs::path& out, std::int64_t step) : files_(files), folder_(files, out) {
-    checksums_.step = step;
-  }
-
-  std::uint64_t write_tensors(const char* name, const NamedTensors& tensors, const char* format) {
-    const SafetensorsRecord record = write_safetensors(files_, folder_.path() / name, tensors, {{"format", format}});
-    checksums_.files[name] = record;
-    return record.bytes;
-  }
-  void write_text(const char* name, const std::string& text) {
-    write_atomically(files_, folder_.path() / name, text);
-    checksums_.files[name] = {.bytes = text.size(), .crc32c = crc32c(std::as_bytes(std::span(text))), .tensors = {}};
-  }
-  void finish(const AdapterBundle& bundle, const char* format) {
-    Json layers = Json::array();
-    for (const AdapterBundle::Layer& layer : bundle.layers)
-      layers.push_back(
-          {{"layer", layer.layer}, {"features", layer.shape.features}, {"width", layer.shape.model_width}});
-    const Json description = {{"format_version", kExportFormatVersion},
-                              {"format", format},
-                              {"type", bundle.type},
-                              {"step", bundle.step},
-                              {"base", bundle.base_fingerprint},
-                              {"target", bundle.target_fingerprint},
-                              {"layers", layers}};
-    write_text(kExportDescription, description.dump(2) + "\n");
-    write_atomically(files_, folder_.path() / kExportChecksums, checksums_.to_text());
-    folder_.publish();
-  }
-
- private:
-  FileSystem& files_;
-  StagedDirectory folder_;
-  CheckpointManifest checksums_;
-};
 
 std::string authors_config(FileSystem& files, const fs::path& target, std::int64_t features) {
   const auto path = target / "config.json";
@@ -76,23 +24,12 @@ std::string authors_config(FileSystem& files, const fs::path& target, std::int64
   return config.dump(2) + "\n";
 }
 
-AdapterShape shape_of_transcoders(const AdapterBundle& bundle) {
-  if (bundle.type != "transcoder" || bundle.layers.empty())
-    throw ConfigError("--format authors: holds transcoders only, these are {} adapters of '{}'", bundle.layers.size(),
-                      bundle.type);
-  const AdapterShape shape = bundle.layers.front().shape;
-  for (const AdapterBundle::Layer& layer : bundle.layers)
-    if (layer.shape.features != shape.features)
-      throw ConfigError("--format authors: one dictionary size for all layers, found {} and {} features",
-                        shape.features, layer.shape.features);
-  return shape;
-}
-
-/// The target's tensors, the MLPs of layers with an adapter replaced by the base's.
+/// The target's tensors; where the adapters run beside the base's MLPs, those of layers with an adapter are the base's.
 NamedTensors hybrid_tensors(const AdapterBundle& bundle, const DecoderConfig& config, const ModelFiles& base,
                             const ModelFiles& target) {
   NamedTensors tensors;
   for (const std::string& name : target.names()) tensors[name] = target.tensor(name);
+  if (bundle.beside == MlpSource::kTarget) return tensors;
   const TensorNames& names = config.architecture->names;
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     for (const std::string_view pattern : {names.gate, names.up, names.down}) {
@@ -134,10 +71,30 @@ void add_transcoders(NamedTensors& tensors, const AdapterBundle& bundle, int lay
 
 }  // namespace
 
+void require_transcoders(const AdapterBundle& bundle, const char* format) {
+  if (bundle.type != "transcoder" || bundle.layers.empty())
+    throw ConfigError("--format {}: holds transcoders only, these are {} adapters of '{}'", format,
+                      bundle.layers.size(), bundle.type);
+}
+
+AdapterShape shape_of_transcoders(const AdapterBundle& bundle, const char* format) {
+  require_transcoders(bundle, format);
+  const AdapterShape shape = bundle.layers.front().shape;
+  for (const AdapterBundle::Layer& layer : bundle.layers)
+    if (layer.shape.features != shape.features)
+      throw ConfigError("--format {}: one dictionary size for all layers, found {} and {} features", format,
+                        shape.features, layer.shape.features);
+  return shape;
+}
+
 ExportFormat parse_export_format(const std::string& text) {
-  if (text == "adapters") return ExportFormat::kAdapters;
-  if (text == "authors") return ExportFormat::kAuthors;
-  throw ConfigError("--format: '{}' is not one of: adapters, authors", text);
+  for (const auto& [name, format] : {std::pair{"adapters", ExportFormat::kAdapters},
+                                     {"authors", ExportFormat::kAuthors},
+                                     {"circuit-tracer", ExportFormat::kCircuitTracer},
+                                     {"sae-lens", ExportFormat::kSaeLens},
+                                     {"sparsify", ExportFormat::kSparsify}})
+    if (text == name) return format;
+  throw ConfigError("--format: '{}' is not one of: adapters, authors, circuit-tracer, sae-lens, sparsify", text);
 }
 
 std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, const fs::path& out) {
@@ -155,7 +112,7 @@ std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, co
 
 std::uint64_t export_authors(FileSystem& files, const AdapterBundle& bundle, const fs::path& base,
                              const fs::path& target, const fs::path& out) {
-  const AdapterShape shape = shape_of_transcoders(bundle);
+  const AdapterShape shape = shape_of_transcoders(bundle, "authors");
   require_models_fit(files, bundle, base, target);
   ExportWriter writer(files, out, bundle.step);
   const DecoderConfig config = load_decoder_config(files, target);

@@ -12,12 +12,20 @@ namespace tadapt {
 enum class ExportFormat {
   kAdapters,  ///< adapters.safetensors + adapters.json: the adapters alone
   kAuthors,   ///< a Hugging Face directory as the adapters' authors save it: hybrid model and transcoders
+  kCircuitTracer,
+  kSaeLens,
+  kSparsify,
 };
 
-/// "adapters" or "authors"; ConfigError that lists them otherwise.
+/// "adapters", "authors", "circuit-tracer", "sae-lens" or "sparsify"; ConfigError that lists them otherwise.
 ExportFormat parse_export_format(const std::string& text);
 
-/// Both formats: OUT appears whole or not at all. It must not be there, or be an empty folder (WriteError otherwise).
+/// ConfigError naming the format when there are no adapters or they are no transcoders.
+void require_transcoders(const AdapterBundle& bundle, const char* format);
+/// The same when not all have one dictionary size; that size and width.
+AdapterShape shape_of_transcoders(const AdapterBundle& bundle, const char* format);
+
+/// All formats: OUT appears whole or not at all. It must not be there, or be an empty folder (WriteError otherwise).
 /// OUT/adapters.json says {format_version, format, type, layers, base, target fingerprints, step}, OUT/CHECKSUMS holds
 /// the CRC32C of every file and tensor.
 
@@ -26,7 +34,8 @@ ExportFormat parse_export_format(const std::string& text);
 std::uint64_t export_adapters(FileSystem& files, const AdapterBundle& bundle, const std::filesystem::path& out);
 
 /// Writes a directory in the authors' layout (method: config.json with the target's keys, `transcoder_n_features`,
-/// `transcoder_dec_bias`, architectures ["Qwen2ForCausalLMWithTranscoder"]; the target's tensors with the base's MLPs;
+/// `transcoder_dec_bias`, architectures ["Qwen2ForCausalLMWithTranscoder"]; the target's tensors with the MLPs that the
+/// adapters run beside;
 /// `model.layers.{ℓ}.mlp.transcoder_enc.weight` [F,D], `.bias` [F], `transcoder_dec.weight` [D,F], `.bias` [D]), and
 /// the tokenizer's files. A layer without an adapter keeps the target's MLP beside a transcoder of zeros, which is the
 /// same function. ConfigError when the models are not those of the adapters, or when not all adapters have one

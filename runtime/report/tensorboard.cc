@@ -79,7 +79,6 @@ std::int64_t write_tensorboard(FileSystem& files, const std::filesystem::path& m
     if (piece.size() > kPieceBytes) flush();
   });
   flush();
-  file->sync();
   return scalars;
 }
 

@@ -75,6 +75,7 @@ class MetricsLog::Appender {
     files.sync_directory(path.parent_path());
   }
   void append(const Json& object) { write(object.dump() + "\n"); }
+  void sync() { file_->sync(); }
 
  private:
   void copy(FileSystem& files, const std::filesystem::path& path, const Keep& keep) {
@@ -172,6 +173,11 @@ void MetricsLog::timing(const Timing& timing) {
                    {"checkpoint_seconds", timing.checkpoint_seconds},
                    {"ranks", timing.ranks},
                    {"share", timing.share}});
+}
+
+void MetricsLog::sync() {
+  metrics_->sync();
+  timing_->sync();
 }
 
 }  // namespace tadapt

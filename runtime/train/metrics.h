@@ -80,6 +80,8 @@ class MetricsLog {
     double share = 1.0;  ///< of the features of all runs that are trained side by side
   };
   void timing(const Timing& timing);
+  /// What was written so far is on disk: before a checkpoint that counts on it is.
+  void sync();
 
  private:
   class Appender;

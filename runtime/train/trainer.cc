@@ -123,9 +123,13 @@ std::string Trainer::save(std::int64_t step) {
   std::string first;
   if (saves_ && saves_->under_way()) attempt(saves_->step(), MayFail::kYes, [&] { saves_->finish(); });
   if (saves_ && !final_save) {
-    attempt(step, MayFail::kYes, [&] { saves_->begin(step, parts_.state); });
+    attempt(step, MayFail::kYes, [&] {
+      sync_logs();
+      saves_->begin(step, parts_.state);
+    });
   } else {
     attempt(step, final_save ? MayFail::kNo : MayFail::kYes, [&] {
+      sync_logs();
       for (const RunOutput& output : parts_.outputs) {
         const std::string path = output.checkpointer.save(step, parts_.state);
         if (first.empty()) first = path;
@@ -134,6 +138,14 @@ std::string Trainer::save(std::int64_t step) {
   }
   checkpoint_seconds_ += seconds_since(start);
   return first;
+}
+
+/// A checkpoint of a step counts on the lines of the steps before.
+void Trainer::sync_logs() {
+  agree(parts_.environment.world, [&] {
+    for (const RunOutput& output : parts_.outputs)
+      if (output.log != nullptr) output.log->sync();
+  });
 }
 
 /// Goes on with a save that is written beside training.

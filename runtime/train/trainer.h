@@ -57,6 +57,7 @@ class Trainer {
   bool has_figures(std::int64_t step);
   enum class MayFail { kNo, kYes };
   std::string save(std::int64_t step);
+  void sync_logs();
   void advance_save();
   void attempt(std::int64_t step, MayFail may_fail, const std::function<void()>& save);
   void log_step(const std::vector<StepMetrics>& runs, ProgressReport& progress);

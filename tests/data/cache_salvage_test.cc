@@ -5,6 +5,7 @@
 #include "data/activation_cache_writer.h"
 #include "tests/support/errors.h"
 #include "tests/support/example_cache.h"
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
@@ -80,6 +81,17 @@ TEST_P(CacheSalvage, ReadableRowsKeepTheirValues) {
                 GetParam() == DType::kInt8 ? 1e-6 * std::abs(expected) : 0.0);
   }
   EXPECT_ERROR(copy_readable_rows(files_, damaged(), folder_ / "kept"), ConfigError, HasSubstr("is not empty"));
+}
+
+TEST(CacheSalvageTest, DamagedShardsStayAsideWhenThePowerGoes) {
+  testing::FaultyFileSystem files;
+  files.make_directories("/cache");
+  files.sync_directory("/");
+  for (const std::string& name : {shard_file_name(1), listing_file_name(1), std::string(kManifestFile)})
+    write_atomically(files, "/cache/" + name, "content");
+  set_shards_aside(files, "/cache", {1});
+  files.lose_power(testing::Unsynced::kLost);
+  EXPECT_THAT(files.list("/cache"), ElementsAre(shard_file_name(1) + ".damaged"));
 }
 
 TEST_P(CacheSalvage, OfNothingThereIsNoCache) {

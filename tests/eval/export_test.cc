@@ -6,8 +6,11 @@
 
 #include "data/model_files.h"
 #include "runtime/bundle/load_export.h"
+#include "runtime/export/package_exports.h"
+#include "runtime/export/staged_directory.h"
 #include "tests/eval/random_bundle.h"
 #include "tests/support/errors.h"
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
@@ -55,6 +58,21 @@ class ExportTest : public ::testing::Test {
   testing::TemporaryDirectory folder_;
   AdapterBundle adapters_ = testing::random_bundle({0, 2}, {24, 12}, 0.3f);
 };
+
+TEST(StagedDirectoryTest, IsThereWholeWhenThePowerGoes) {
+  testing::FaultyFileSystem files;
+  StagedDirectory staged(files, "/out");
+  {
+    const auto file = files.open(staged.path() / "part", OpenMode::kCreate);
+    file->write(0, std::as_bytes(std::span("content", 7)));
+    file->sync();
+  }
+  files.sync_directory("/");
+  staged.publish();
+  files.lose_power(testing::Unsynced::kLost);
+  EXPECT_THAT(files.list("/"), ElementsAre("out"));
+  EXPECT_EQ(read_text(files, "/out/part"), "content");
+}
 
 TEST_F(ExportTest, ReadsBackEqualWithStepAndModels) {
   export_both();
@@ -137,6 +155,36 @@ TEST_F(ExportTest, AppearsWholeOrNotAtAll) {
   EXPECT_FALSE(fs::exists(folder_ / "out.unfinished"));
   export_authors(files_, adapters_, folder_ / "base", folder_ / "target", folder_ / "out");
   EXPECT_THAT(verify_export(files_, folder_ / "out"), IsEmpty());
+}
+
+/// A safetensors file of an export, by name.
+std::vector<float> numbers(const fs::path& file, const std::string& name, Shape shape) {
+  const SafetensorsFile tensors(file);
+  const Tensor tensor = tensors.tensor(name);
+  EXPECT_EQ(tensor.shape(), shape) << name;
+  return {tensor.span<float>().begin(), tensor.span<float>().end()};
+}
+
+TEST_F(ExportTest, PackagesFindTheWeightsWhereTheyLook) {
+  const PackageExport how{.model_name = "toy \"1\"", .k = 5};
+  export_circuit_tracer(files_, adapters_, how, folder_ / "ct");
+  export_sae_lens(files_, adapters_, how, folder_ / "sl");
+  export_sparsify(files_, adapters_, how, folder_ / "sp");
+  const ParameterTensors masters = adapters_.layers[1].store->master_views(0);
+  const auto own = [&](const char* name) {
+    return std::vector<float>(masters[name].span<float>().begin(), masters[name].span<float>().end());
+  };
+  EXPECT_EQ(numbers(folder_ / "ct/layer_2.safetensors", "W_enc", {12, 24}), own("W_enc"));
+  EXPECT_EQ(numbers(folder_ / "sp/layers.2.mlp/sae.safetensors", "encoder.weight", {12, 24}), own("W_enc"));
+  EXPECT_EQ(numbers(folder_ / "sl/layer_2/sae_weights.safetensors", "W_dec", {12, 24}), own("W_dec"));
+  const std::vector<float> encoder = numbers(folder_ / "sl/layer_2/sae_weights.safetensors", "W_enc", {24, 12});
+  for (std::size_t d = 0; d < 24; ++d)
+    for (std::size_t i = 0; i < 12; ++i) ASSERT_EQ(encoder[d * 12 + i], own("W_enc")[i * 24 + d]);
+  EXPECT_THAT(numbers(folder_ / "ct/layer_1.safetensors", "W_dec", {12, 24}), ::testing::Each(0.0f));
+  EXPECT_FALSE(fs::exists(folder_ / "sl/layer_1"));
+  EXPECT_THAT(read_text(files_, folder_ / "ct/config.yaml"), HasSubstr("model_name: \"toy \\\"1\\\"\""));
+  EXPECT_THAT(read_text(files_, folder_ / "sp/layers.2.mlp/cfg.json"), HasSubstr("\"k\": 5"));
+  for (const char* name : {"ct", "sl", "sp"}) EXPECT_THAT(verify_export(files_, folder_ / name), IsEmpty());
 }
 
 }  // namespace

@@ -204,6 +204,23 @@ TEST_P(FaithfulnessTest, WhatIsNotFiniteIsNamed) {
   EXPECT_ERROR(evaluate(bundle(0.3f)), NonFiniteError, HasSubstr("logits of the target"));
 }
 
+TEST_P(FaithfulnessOnCpu, AStopIsHeardBeforeABatch) {
+  const AdapterBundle adapters = bundle(0.1f);
+  AdapterSet set(*context_, adapters, DType::kFloat32);
+  SelfCommunicator self;
+  FaithfulnessOptions options;
+  int asked = 0;
+  options.batch_tokens = 40;
+  options.stop_requested = [&] { return ++asked == 2; };
+  try {
+    evaluate_faithfulness(*context_, self, {*pair_, &*base_, "", set}, *corpus_, options);
+    FAIL() << "it went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kRequeue);
+  }
+  EXPECT_EQ(asked, 2);
+}
+
 TEST_P(FaithfulnessOnCpu, TablesShowThreeDigitsAndNothingForNoTokens) {
   FaithfulnessReport report = evaluate(bundle(0.3f));
   report.models[2].response = {.tokens = 1000, .kl = 0.0123456, .disagreements = 0};

@@ -1,4 +1,5 @@
 // generate and benchmark, by the real program.
+#include "runtime/bundle/feature_set.h"
 #include "tests/launcher/small_run.h"
 
 namespace tadapt {
@@ -22,6 +23,11 @@ class Generate : public testing::SmallRun {
   Ended command(int ranks, const std::string& words) {
     return testing::run_shell(fmt::format("env -C {} mpirun -n {} {}/tadapt-dist {} --device cpu",
                                           folder_.path().string(), ranks, TADAPT_BINARY_DIR, words));
+  }
+  /// Its lines but for the first, which says whose they are.
+  std::string responses_of(const std::string& file) {
+    const std::string text = text_of(file);
+    return text.substr(text.find('\n') + 1);
   }
   void refuses(const std::string& words, ExitCode code, const ::testing::Matcher<std::string>& message) {
     expect_error(command(2, words), code, message);
@@ -105,6 +111,36 @@ TEST_F(Generate, SaysWhatIsWrong) {
   put("unanswered.jsonl", "{\"question\": \"a\"}\n");
   refuses(benchmark + "unanswered.jsonl", ExitCode::kBadData, HasSubstr("unanswered.jsonl: line 1: answer"));
   refuses(benchmark + "questions.jsonl --samples 0", ExitCode::kBadConfig, HasSubstr("--samples"));
+}
+
+TEST_F(Generate, EditedAdaptersAnswerAndTellWhatWasEdited) {
+  ASSERT_EQ(run("").code, ExitCode::kDone);
+  RealFileSystem files;
+  const AdapterBundle bundle = load_adapters(files, folder_ / "run", [](const std::string&) {});
+  FeatureSet set{.name = "few", .rule = "by hand", .adapters = fingerprint(bundle), .features = {{0, {0, 1}}}};
+  write_feature_set(files, folder_ / "few.json", set);
+  const std::string words = "benchmark run --questions questions.jsonl --max-new-tokens 40 ";
+  ASSERT_EQ(command(2, words + "--keep-only few.json --without-decoder-bias").code, ExitCode::kDone);
+  EXPECT_THAT(text_of("run/benchmark-questions-only-few-without-bias/benchmark.json"),
+              AllOf(HasSubstr("keep only few (2 features"), HasSubstr("without decoder bias")));
+  const Ended exported = testing::run_shell(
+      fmt::format("env -C {} {}/tadapt-dist export run --keep-only few.json --without-decoder-bias --format authors "
+                  "--out kept",
+                  folder_.path().string(), TADAPT_BINARY_DIR));
+  ASSERT_EQ(exported.code, ExitCode::kDone) << exported.output;
+  ASSERT_EQ(command(1,
+                    "benchmark kept --base base --target target --questions questions.jsonl --max-new-tokens 40 "
+                    "--out again")
+                .code,
+            ExitCode::kDone);
+  EXPECT_EQ(responses_of("again/responses-adapter.jsonl"),
+            responses_of("run/benchmark-questions-only-few-without-bias/responses-adapter.jsonl"));
+  set.features = {{0, {9999}}};
+  write_feature_set(files, folder_ / "many.json", set);
+  refuses(words + "--remove many.json", ExitCode::kBadData, HasSubstr("feature 9999 of layer 0"));
+  refuses(words + "--keep-only few.json --add-to-target few.json", ExitCode::kBadConfig, HasSubstr("exclude"));
+  refuses(words + "--scale much", ExitCode::kBadConfig, HasSubstr("--scale: expected a number"));
+  refuses("generate --target target --prompt a --remove few.json", ExitCode::kBadConfig, HasSubstr("name a run"));
 }
 
 }  // namespace

@@ -44,6 +44,14 @@ class Lint(unittest.TestCase):
     def test_includes_are_paths_from_the_root(self):
         self.assertIn("no path from the root", lint({"data/file.h": HEADER, "data/x.cc": '#include "file.h"\n'}))
 
+    def test_own_header_comes_first(self):
+        header = {"data/file.h": HEADER}
+        rule = "data/file.h is included first"
+        self.assertEqual(lint({**header, "data/file.cc": '// Why.\n#include "data/file.h"\n\n#include <string>\n'}), "")
+        self.assertIn(f"data/file.cc:1: {rule}",
+                      lint({**header, "data/file.cc": '#include <string>\n#include "data/file.h"\n'}))
+        self.assertIn(f"data/file.cc:1: {rule}", lint({**header, "data/file.cc": "int x;\n"}))
+
     def test_confined_names(self):
         for text in ["MPI_Comm c;", "#include <mpi.h>", "H5Dread(d);", "#include <hdf5.h>", "YAML::Node n;",
                      "namespace po = boost::program_options;", "cudaMalloc(p);", "#ifdef TADAPT_CUDA",

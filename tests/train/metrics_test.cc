@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/faulty_file_system.h"
 #include "tests/support/temporary_directory.h"
 
 namespace tadapt {
@@ -34,6 +35,29 @@ TEST_F(MetricsLogTest, IsCutToTheStepResumedFrom) {
   const MetricsLog log(files_, folder_.path(), 30);
   EXPECT_TRUE(text() == expected);
   EXPECT_EQ(log.missing_steps(), 0);
+}
+
+TEST_F(MetricsLogTest, WhatWasSyncedOutlivesALossOfPower) {
+  tadapt::testing::FaultyFileSystem files;
+  files.make_directories("/run");
+  files.sync_directory("/");
+  write_atomically(files, "/run/metrics.jsonl", line(1) + line(2) + line(3));
+  {
+    MetricsLog log(files, "/run", 2);
+    files.lose_power(tadapt::testing::Unsynced::kLost);
+  }
+  EXPECT_EQ(read_text(files, "/run/metrics.jsonl"), line(1) + line(2));
+  {
+    MetricsLog log(files, "/run", 2);
+    log.step({.step = 3, .names = {"layer-000"}, .trainees = {{}}});
+    log.timing({.step = 3});
+    log.sync();
+    log.step({.step = 4, .names = {"layer-000"}, .trainees = {{}}});
+    files.lose_power(tadapt::testing::Unsynced::kLost);
+  }
+  EXPECT_EQ(MetricsLog(files, "/run", 3).missing_steps(), 0);
+  EXPECT_EQ(MetricsLog(files, "/run", 4).missing_steps(), 1);
+  EXPECT_THAT(read_text(files, "/run/timing.jsonl"), HasSubstr("\"step\":3"));
 }
 
 TEST_F(MetricsLogTest, WhatIsNoLineOfOursIsDropped) {
