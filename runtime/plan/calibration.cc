@@ -4,6 +4,7 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <functional>
 
 #include "kernels/core/memory.h"
 #include "runtime/comm/pairwise_plan.h"
@@ -16,33 +17,33 @@
 namespace tadapt {
 namespace {
 
-constexpr std::int64_t kMostWidth = 1024, kMostFeatures = 2048, kMostLeafTokens = 2048, kMostMlpWidth = 4096,
+constexpr std::int64_t kMostWidth = 1024, kMostFeatures = 2048, kMostLeafTokens = 1024, kMostMlpWidth = 4096,
                        kMostVocabulary = 8192, kMostSequenceTokens = 2048, kBatchTokens = 512;
 
-/// The mean of runs, the first not counted: what disturbs these will disturb training as well.
-template <class Run>
-double mean_seconds(Run&& run) {
-  constexpr int kLeastRuns = 3;
-  constexpr double kLeastSeconds = 0.08;
-  run();
+double seconds_of(const std::function<void()>& run) {
   const auto start = std::chrono::steady_clock::now();
-  double seconds = 0.0;
-  int runs = 0;
-  while (runs < kLeastRuns || seconds < kLeastSeconds) {
-    run();
-    ++runs;
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  return seconds / runs;
+  run();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// The same of so many runs, for what all ranks must do equally often.
-template <class Run>
-double seconds_of(int runs, Run&& run) {
+/// The median of runs, the first not counted.
+double median_seconds(const std::function<void()>& run) {
+  constexpr std::size_t kLeastRuns = 5;
+  constexpr double kLeastSeconds = 0.08;
   run();
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < runs; ++i) run();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / runs;
+  std::vector<double> seconds;
+  double all = 0.0;
+  while (seconds.size() < kLeastRuns || all < kLeastSeconds) all += seconds.emplace_back(seconds_of(run));
+  return median(std::move(seconds));
+}
+
+/// The mean of so many, for what all ranks must do equally often.
+double mean_seconds(int runs, const std::function<void()>& run) {
+  run();
+  return seconds_of([&] {
+           for (int i = 0; i < runs; ++i) run();
+         }) /
+         runs;
 }
 
 double update_seconds(Context& context, const StepSetting& setting) {
@@ -52,7 +53,7 @@ double update_seconds(Context& context, const StepSetting& setting) {
   const ParameterTensors masters = store.master_views(0);
   adapter->initialise(context, masters, 1, 0);
   std::int64_t step = 0;
-  return mean_seconds([&] {
+  return median_seconds([&] {
     optimiser.measure(context, store, 0);
     optimiser.square_norm(context, 0);
     optimiser.update(context, store, 0, {}, {.learning_rate = 1e-6, .step = step++});
@@ -152,16 +153,16 @@ void measure_adapter(Context& context, const StepSetting& setting, MachineRates&
                           static_cast<double>(setting.shape.features);
   StepTimer dense(context, setting, 0.0);
   dense.set_l0(static_cast<double>(setting.shape.features) / 10.0);
-  rates.flops_per_second = 5.0 * products / mean_seconds([&] { dense.seconds(); });
+  rates.flops_per_second = 5.0 * products / median_seconds([&] { dense.seconds(); });
 
   StepTimer sparse(context, setting, 2.0 * static_cast<double>(setting.shape.features));
   const auto seconds_at = [&](double l0) {
     sparse.set_l0(l0);
-    return mean_seconds([&] { sparse.seconds(); });
+    return median_seconds([&] { sparse.seconds(); });
   };
   const double few = static_cast<double>(setting.shape.features) / 512.0;
   const double few_seconds = seconds_at(few), few_active = sparse.l0();
-  const double many_seconds = seconds_at(16.0 * few), many_active = sparse.l0();
+  const double many_seconds = seconds_at(32.0 * few), many_active = sparse.l0();
   // Where noise hides what pairs cost they cost next to nothing.
   const double pair_seconds = std::max((many_seconds - few_seconds) / (many_active - few_active), 1e-3 * few_seconds);
   const double pair_flops = 8.0 * static_cast<double>(setting.tokens) * static_cast<double>(setting.shape.model_width);
@@ -180,13 +181,13 @@ void measure_model(Context& context, const ModelSetting& setting, MachineRates& 
   const double layer = static_cast<double>(timer.rows()) *
                        (flops.attention_per_token + flops.mlp_per_token +
                         flops.attention_per_context * static_cast<double>(setting.sequence_tokens + 1) / 2.0);
-  const double forward = mean_seconds([&] { timer.run(Recording::kNothing); });
+  const double forward = median_seconds([&] { timer.run(Recording::kNothing); });
   rates.forward_flops_per_second = layer / forward;
   if (setting.directions == Directions::kForward) return;
-  const double both = mean_seconds([&] { timer.run(Recording::kAll); });
+  const double both = median_seconds([&] { timer.run(Recording::kAll); });
   rates.backward_flops_per_second = layer / std::max(both - forward, 0.1 * both);
   rates.head_flops_per_second =
-      3.0 * static_cast<double>(timer.rows()) * flops.head_per_token / mean_seconds([&] { timer.run_head(); });
+      3.0 * static_cast<double>(timer.rows()) * flops.head_per_token / median_seconds([&] { timer.run_head(); });
 }
 
 void measure_exchange(Communicator& world, MachineRates& rates) {
@@ -199,10 +200,10 @@ void measure_exchange(Communicator& world, MachineRates& rates) {
   if (group->size() == ranks) {
     const double bytes = static_cast<double>(sent_bytes(Collective::kSum, group->rank(), ranks, kNumbers));
     rates.exchange_bytes_per_second =
-        bytes / seconds_of(kSums, [&] { group->start_sum(values.tensor(), "calibration")->wait(); });
+        bytes / mean_seconds(kSums, [&] { group->start_sum(values.tensor(), "calibration")->wait(); });
   }
   const double one = 0.0;
-  const double seconds = seconds_of(kMessages, [&] { world.all_gather({&one, 1}, "calibration"); });
+  const double seconds = mean_seconds(kMessages, [&] { world.all_gather({&one, 1}, "calibration"); });
   rates.seconds_per_message = seconds / std::ceil(std::log2(world.size()));
 }
 
