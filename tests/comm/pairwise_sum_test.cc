@@ -54,8 +54,7 @@ TEST(Parts, AreContiguousOnBlockBordersAndNearlyEqual) {
 
 TEST(PairwiseSum, CrossesTheBordersOfPieces) {
   run_ranks(2, [](Communicator& comm) {
-    testing::check_tree_sum(comm, {kPieceElements - 1, kPieceElements, kPieceElements + 1,
-                                   6 * kPieceElements + 4097});
+    testing::check_tree_sum(comm, {kPieceElements - 1, kPieceElements, kPieceElements + 1, 6 * kPieceElements + 4097});
   });
 }
 
