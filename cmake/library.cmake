@@ -20,9 +20,9 @@ endfunction()
 # Tests run beside each other: with its default, waiting OpenMP threads would hold cores for milliseconds.
 set(TADAPT_SHORT_WAITS GOMP_SPINCOUNT=1000)
 
-# Most instrumented tests take longer to compile than to run, so they are not optimised; what they test is.
+# Most tests take longer to compile than to run, so they are not optimised; what they test is.
 add_library(tadapt_test_options INTERFACE)
-target_compile_options(tadapt_test_options INTERFACE $<$<BOOL:${TADAPT_SANITIZE}>:-O0>)
+target_compile_options(tadapt_test_options INTERFACE -O0)
 
 # tadapt_test(FOLDER LIBS <targets> [RELIABILITY <GoogleTest filter>] [COMPUTES]): one GoogleTest binary of
 # tests/FOLDER/*_test.cc, each case a ctest case; those of the filter have the label "reliability". COMPUTES: the tests

@@ -22,9 +22,9 @@ namespace tadapt {
 namespace {
 constexpr double kEndSeconds = 60;
 // An error that all ranks have in common should be said once: the others wait for the first rank to end them.
-constexpr std::chrono::milliseconds kFirstRankSpeaks{1000};
+constexpr std::chrono::milliseconds kFirstRankSpeaks{2000};
 // How long a rank that gave up on a peer waits for others to say theirs before it ends them all.
-constexpr std::chrono::seconds kLastWords{3};
+constexpr std::chrono::seconds kLastWords{4};
 
 /// Set by mpirun (OMPI_…), by PMIx and PMI launchers such as srun and mpiexec.hydra.
 bool started_by_a_launcher() {
