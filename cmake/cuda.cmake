@@ -34,9 +34,14 @@ elseif(TADAPT_CUDA)
   target_include_directories(tadapt_dependencies_comm SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
   target_link_libraries(tadapt_dependencies_comm INTERFACE ${NCCL_LIBRARY})
 endif()
-if(TADAPT_CUDA)
-  target_compile_definitions(tadapt_options INTERFACE TADAPT_CUDA)
-endif()
+
+# tadapt_knows_devices(TARGET): its code asks (#if defined(TADAPT_CUDA)) for what this build was made. Few do, so that the
+# compiler cache gives a build with CUDA most of what one without it made.
+function(tadapt_knows_devices target)
+  if(TADAPT_CUDA)
+    target_compile_definitions(${target} PRIVATE TADAPT_CUDA)
+  endif()
+endfunction()
 
 # tadapt_add_device_code(TARGET DIRS <folders>): the *_cuda.cu of those folders, as this build has CUDA.
 function(tadapt_add_device_code target)

@@ -1,8 +1,8 @@
 // Causal grouped-query attention over sequences packed without padding.
 #pragma once
 
+#include "kernels/core/backends.h"
 #include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
 
 namespace tadapt {
 
@@ -60,15 +60,7 @@ TADAPT_BACKENDS(void causal_attention(Context& context, const AttentionInput& in
 /// Throws ShapeError when H is no multiple of Kv, the offsets do not cover [0, T] in order, or h > 256 on a GPU.
 /// Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018; Dao, "FlashAttention-2", 2023.
 /// Oracle: the formula in double.
-inline void causal_attention(Context& context, const AttentionInput& input, const Tensor& out,
-                             const Tensor& log_sums = Tensor()) {
-  require_attention(context, input);
-  const Tensor& query = input.query;
-  require_tensor(context, "causal_attention: out", out, {DType::kFloat32},
-                 {query.size(0), query.size(1), query.size(2)});
-  if (!log_sums.empty())
-    require_tensor(context, "causal_attention: log_sums", log_sums, {DType::kFloat32}, {query.size(0), query.size(1)});
-  TADAPT_DISPATCH(context, causal_attention, context, input, out, log_sums);
-}
+void causal_attention(Context& context, const AttentionInput& input, const Tensor& out,
+                      const Tensor& log_sums = Tensor());
 
 }  // namespace tadapt

@@ -44,25 +44,7 @@ TADAPT_BACKENDS(void causal_attention_backward(Context& context, const Attention
 /// the rows' deltas in either case. A GPU waits for nothing. Throws ShapeError as causal_attention, and where
 /// `gradient` does not fit the linearisation. Source: Dao, "FlashAttention-2", 2023; for kRelp see Linearisation.
 /// Oracle: the formula and finite differences, in double.
-inline void causal_attention_backward(Context& context, const AttentionInput& input, const AttentionResult& result,
-                                      Linearisation linearisation, const AttentionGradient& gradient) {
-  require_attention(context, input);
-  const auto require = [&](const char* what, const Tensor& tensor, const Tensor& like) {
-    require_tensor(context, what, tensor, {DType::kFloat32}, {like.size(0), like.size(1), like.size(2)});
-  };
-  require_tensor(context, "causal_attention_backward: log_sums", result.log_sums, {DType::kFloat32},
-                 {input.query.size(0), input.query.size(1)});
-  require("causal_attention_backward: cotangent", result.cotangent, input.query);
-  require("causal_attention_backward: gradient of value", gradient.value, input.value);
-  if (linearisation == Linearisation::kExact) {
-    require("causal_attention_backward: out", result.out, input.query);
-    require("causal_attention_backward: gradient of query", gradient.query, input.query);
-    require("causal_attention_backward: gradient of key", gradient.key, input.key);
-  } else {
-    require_shape(gradient.query.empty() && gradient.key.empty(),
-                  "causal_attention_backward: weights are constants, yet gradients of query and key were asked for");
-  }
-  TADAPT_DISPATCH(context, causal_attention_backward, context, input, result, linearisation, gradient);
-}
+void causal_attention_backward(Context& context, const AttentionInput& input, const AttentionResult& result,
+                               Linearisation linearisation, const AttentionGradient& gradient);
 
 }  // namespace tadapt

@@ -1,8 +1,8 @@
 // Attention of one new token per sequence over keys and values of earlier tokens, which lie in pages.
 #pragma once
 
+#include "kernels/core/backends.h"
 #include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
 
 namespace tadapt {
 
@@ -43,14 +43,8 @@ inline void require_pages(const Context& context, const char* keys, const char* 
 ///   slots       [T] int32, read only: token t goes to place slots_t % 64 of page slots_t / 64; no place twice
 ///   pages       overwritten in these places
 /// Every slot must be in [0, 64·N): the CPU throws ShapeError for others, a GPU does not look.
-inline void store_in_cache(Context& context, const Tensor& key, const Tensor& value, const Tensor& slots,
-                           const CachePages& pages) {
-  require_tensor(context, "store_in_cache: key", key, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
-  require_tensor(context, "store_in_cache: value", value, {DType::kFloat32}, {key.size(0), key.size(1), key.size(2)});
-  require_tensor(context, "store_in_cache: slots", slots, {DType::kInt32}, {key.size(0)});
-  detail::require_pages(context, "store_in_cache: keys", "store_in_cache: values", pages, key.size(1), key.size(2));
-  TADAPT_DISPATCH(context, store_in_cache, context, key, value, slots, pages);
-}
+void store_in_cache(Context& context, const Tensor& key, const Tensor& value, const Tensor& slots,
+                    const CachePages& pages);
 
 /// out_{r,n} = Σ_{s<=positions_r} softmax_s(query_{r,n} · key_{s,g} / √h) · value_{s,g},   g = n·Kv / H, keys and
 /// values of row r's sequence
@@ -61,18 +55,6 @@ inline void store_in_cache(Context& context, const Tensor& key, const Tensor& va
 /// a GPU does not look. ShapeError when H is no multiple of Kv, a position is beyond the table, or h > 256 on a GPU.
 /// Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018; Kwon et al., "Efficient Memory
 /// Management for Large Language Model Serving with PagedAttention", 2023. Oracle: the formula in double.
-inline void cached_attention(Context& context, const CachedQueries& input, const CachePages& pages, const Tensor& out) {
-  const Tensor& query = input.query;
-  require_tensor(context, "cached_attention: query", query, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
-  require_tensor(context, "cached_attention: positions", input.positions, {DType::kInt32}, {query.size(0)});
-  require_tensor(context, "cached_attention: tables", input.tables, {DType::kInt32}, {query.size(0), kAnySize});
-  detail::require_pages(context, "cached_attention: keys", "cached_attention: values", pages, kAnySize, query.size(2));
-  require_tensor(context, "cached_attention: out", out, {DType::kFloat32},
-                 {query.size(0), query.size(1), query.size(2)});
-  const std::int64_t groups = pages.keys.size(1);
-  require_shape(groups > 0 && query.size(1) % groups == 0, "cached_attention: {} query heads, {} key heads",
-                query.size(1), groups);
-  TADAPT_DISPATCH(context, cached_attention, context, input, pages, out);
-}
+void cached_attention(Context& context, const CachedQueries& input, const CachePages& pages, const Tensor& out);
 
 }  // namespace tadapt

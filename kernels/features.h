@@ -2,8 +2,7 @@
 // Encoder and decoder weights are both [F, D] here: row i belongs to feature i. A feature is active where a > 0.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -30,37 +29,21 @@ TADAPT_BACKENDS(void decoder_norms(Context& context, const Tensor& decoder, cons
 ///   decoder  [F, D] float32, read only
 ///   norms    [F] float32, overwritten
 /// Squares are summed in double in a fixed order.
-inline void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms) {
-  require_tensor(context, "decoder_norms: decoder", decoder, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "decoder_norms: norms", norms, {DType::kFloat32}, {decoder.size(0)});
-  TADAPT_DISPATCH(context, decoder_norms, context, decoder, norms);
-}
+void decoder_norms(Context& context, const Tensor& decoder, const Tensor& norms);
 
 /// total = Σ_i activation_sums_i · norms_i = Σ_ti a_ti ‖W_dec,i‖₂
 ///   activation_sums, norms  [F] float32, read only
 ///   total                   [1] float64, overwritten
 /// Products and sum in double in a fixed order: on the CPU first to last, on a GPU by its threads' strides.
-inline void weighted_activations(Context& context, const Tensor& activation_sums, const Tensor& norms,
-                                 const Tensor& total) {
-  require_tensor(context, "weighted_activations: activation_sums", activation_sums, {DType::kFloat32}, {kAnySize});
-  require_tensor(context, "weighted_activations: norms", norms, {DType::kFloat32}, {activation_sums.size(0)});
-  require_tensor(context, "weighted_activations: total", total, {DType::kFloat64}, {1});
-  TADAPT_DISPATCH(context, weighted_activations, context, activation_sums, norms, total);
-}
+void weighted_activations(Context& context, const Tensor& activation_sums, const Tensor& norms, const Tensor& total);
 
 /// gradient_ti = a_ti > 0 ? gradient_ti + coefficient · norms_i : 0
 ///   activations  [T, F] float32, read only
 ///   norms        [F] float32, read only
 ///   gradient     [T, F] float32: in, dL/da without the sparsity term; out, dL/d(pre-activation); in place
 /// This is d/da of coefficient · Σ_ti a_ti ‖W_dec,i‖₂, joined with ReLU's. Oracle: finite differences in double.
-inline void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms, float coefficient,
-                             const Tensor& gradient) {
-  require_tensor(context, "feature_gradient: activations", activations, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "feature_gradient: norms", norms, {DType::kFloat32}, {activations.size(1)});
-  require_tensor(context, "feature_gradient: gradient", gradient, {DType::kFloat32},
-                 {activations.size(0), activations.size(1)});
-  TADAPT_DISPATCH(context, feature_gradient, context, activations, norms, coefficient, gradient);
-}
+void feature_gradient(Context& context, const Tensor& activations, const Tensor& norms, float coefficient,
+                      const Tensor& gradient);
 
 /// gradient_i += coefficient · activation_sums_i · decoder_i / norms_i, and nothing where norms_i or activation_sums_i
 /// is 0
@@ -69,45 +52,23 @@ inline void feature_gradient(Context& context, const Tensor& activations, const 
 ///   norms            [F] float32, as decoder_norms gives them, read only
 ///   gradient         [F, D] float32, accumulated into
 /// This is d/dW_dec of coefficient · Σ_ti a_ti ‖W_dec,i‖₂; the subgradient at 0 is 0. Oracle: finite differences.
-inline void sparsity_decoder_gradient(Context& context, const Tensor& activation_sums, const Tensor& decoder,
-                                      const Tensor& norms, float coefficient, const Tensor& gradient) {
-  require_tensor(context, "sparsity_decoder_gradient: decoder", decoder, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "sparsity_decoder_gradient: activation_sums", activation_sums, {DType::kFloat32},
-                 {decoder.size(0)});
-  require_tensor(context, "sparsity_decoder_gradient: norms", norms, {DType::kFloat32}, {decoder.size(0)});
-  require_tensor(context, "sparsity_decoder_gradient: gradient", gradient, {DType::kFloat32},
-                 {decoder.size(0), decoder.size(1)});
-  TADAPT_DISPATCH(context, sparsity_decoder_gradient, context, activation_sums, decoder, norms, coefficient, gradient);
-}
+void sparsity_decoder_gradient(Context& context, const Tensor& activation_sums, const Tensor& decoder,
+                               const Tensor& norms, float coefficient, const Tensor& gradient);
 
 /// sums_n = Σ_t x_tn
 ///   x     [T, N] float32 or bfloat16, read only
 ///   sums  [N] float32, overwritten (zero when T = 0)
 /// Summed in double, first token to last.
-inline void column_sums(Context& context, const Tensor& x, const Tensor& sums) {
-  require_tensor(context, "column_sums: x", x, {DType::kFloat32, DType::kBFloat16}, {kAnySize, kAnySize});
-  require_tensor(context, "column_sums: sums", sums, {DType::kFloat32}, {x.size(1)});
-  TADAPT_DISPATCH(context, column_sums, context, x, sums);
-}
+void column_sums(Context& context, const Tensor& x, const Tensor& sums);
 
 /// counts_i = number of tokens on which feature i is active
 ///   activations  [T, F] float32, read only
 ///   counts       [F] float32, overwritten; exact up to 2^24 tokens, more are refused with ShapeError
-inline void active_counts(Context& context, const Tensor& activations, const Tensor& counts) {
-  require_tensor(context, "active_counts: activations", activations, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "active_counts: counts", counts, {DType::kFloat32}, {activations.size(1)});
-  require_shape(activations.size(0) <= 1 << 24, "active_counts: {} tokens, float32 counts to 2^24",
-                activations.size(0));
-  TADAPT_DISPATCH(context, active_counts, context, activations, counts);
-}
+void active_counts(Context& context, const Tensor& activations, const Tensor& counts);
 
 /// counts_t = number of features active on token t (its L0)
 ///   activations  [T, F] float32, read only
 ///   counts       [T] int32, overwritten
-inline void l0(Context& context, const Tensor& activations, const Tensor& counts) {
-  require_tensor(context, "l0: activations", activations, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "l0: counts", counts, {DType::kInt32}, {activations.size(0)});
-  TADAPT_DISPATCH(context, l0, context, activations, counts);
-}
+void l0(Context& context, const Tensor& activations, const Tensor& counts);
 
 }  // namespace tadapt

@@ -1,8 +1,7 @@
 // Losses of next-token distributions: value and gradient in one go, the gradient in place of the logits.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 #include "kernels/core/exponential.h"
 
 namespace tadapt {
@@ -31,27 +30,13 @@ TADAPT_BACKENDS(void kl_loss(Context& context, const Tensor& target_logits, cons
 /// a NaN among a row's logits makes its loss and gradient NaN.
 /// Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018. Oracle: finite differences in
 /// double.
-inline void kl_loss(Context& context, const Tensor& target_logits, const Tensor& weights, const Tensor& logits,
-                    const Tensor& losses) {
-  require_tensor(context, "kl_loss: target_logits", target_logits, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "kl_loss: weights", weights, {DType::kFloat32}, {target_logits.size(0)});
-  require_tensor(context, "kl_loss: logits", logits, {DType::kFloat32}, {target_logits.size(0), target_logits.size(1)});
-  require_tensor(context, "kl_loss: losses", losses, {DType::kFloat64}, {target_logits.size(0)});
-  require_shape(logits.size(1) > 0, "kl_loss: a vocabulary of 0");
-  TADAPT_DISPATCH(context, kl_loss, context, target_logits, weights, logits, losses);
-}
+void kl_loss(Context& context, const Tensor& target_logits, const Tensor& weights, const Tensor& logits,
+             const Tensor& losses);
 
 /// As kl_loss, p being 1 for the row's label and 0 elsewhere: losses_r = −log q_label.
 ///   labels  [R] int32, read only. A label outside [0, V) on a row whose weight is not 0 makes its loss and gradient
 ///   NaN.
-inline void next_token_loss(Context& context, const Tensor& labels, const Tensor& weights, const Tensor& logits,
-                            const Tensor& losses) {
-  require_tensor(context, "next_token_loss: logits", logits, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "next_token_loss: labels", labels, {DType::kInt32}, {logits.size(0)});
-  require_tensor(context, "next_token_loss: weights", weights, {DType::kFloat32}, {logits.size(0)});
-  require_tensor(context, "next_token_loss: losses", losses, {DType::kFloat64}, {logits.size(0)});
-  require_shape(logits.size(1) > 0, "next_token_loss: a vocabulary of 0");
-  TADAPT_DISPATCH(context, next_token_loss, context, labels, weights, logits, losses);
-}
+void next_token_loss(Context& context, const Tensor& labels, const Tensor& weights, const Tensor& logits,
+                     const Tensor& losses);
 
 }  // namespace tadapt

@@ -1,8 +1,7 @@
 // Errors between rows: squared error with its gradient, square norms, token KL. Per row, in double: the caller sums.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -29,51 +28,25 @@ TADAPT_BACKENDS(void squared_error(Context& context, const Tensor& prediction, c
 ///   gradient    [T, D] float32, overwritten; may be prediction itself, or Tensor{} for none
 ///   row_errors  [T] float64, overwritten
 /// Differences in fp32, squares summed in double in a fixed order; a row depends on itself only.
-inline void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
-                          const Tensor& gradient, const Tensor& row_errors) {
-  require_tensor(context, "squared_error: prediction", prediction, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "squared_error: target", target, {DType::kFloat32, DType::kBFloat16},
-                 {prediction.size(0), prediction.size(1)});
-  if (!gradient.empty()) {
-    require_tensor(context, "squared_error: gradient", gradient, {DType::kFloat32},
-                   {prediction.size(0), prediction.size(1)});
-  }
-  require_tensor(context, "squared_error: row_errors", row_errors, {DType::kFloat64}, {prediction.size(0)});
-  TADAPT_DISPATCH(context, squared_error, context, prediction, target, gradient_scale, gradient, row_errors);
-}
+void squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                   const Tensor& gradient, const Tensor& row_errors);
 
 /// As squared_error, but gradient += gradient_scale · (prediction − target): a term of the loss at a state whose
 /// gradient already holds what comes from further on. `gradient` is needed and must not be prediction.
-inline void add_squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
-                              const Tensor& gradient, const Tensor& row_errors) {
-  require_tensor(context, "add_squared_error: prediction", prediction, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "add_squared_error: target", target, {DType::kFloat32, DType::kBFloat16},
-                 {prediction.size(0), prediction.size(1)});
-  require_tensor(context, "add_squared_error: gradient", gradient, {DType::kFloat32},
-                 {prediction.size(0), prediction.size(1)});
-  require_tensor(context, "add_squared_error: row_errors", row_errors, {DType::kFloat64}, {prediction.size(0)});
-  TADAPT_DISPATCH(context, add_squared_error, context, prediction, target, gradient_scale, gradient, row_errors);
-}
+void add_squared_error(Context& context, const Tensor& prediction, const Tensor& target, float gradient_scale,
+                       const Tensor& gradient, const Tensor& row_errors);
 
 /// norms_t = ‖x_t‖² (the square, no root)
 ///   x      [T, D] float32 or bfloat16, read only
 ///   norms  [T] float64, overwritten
 /// Summed in double in a fixed order; a row depends on itself only.
-inline void row_square_norms(Context& context, const Tensor& x, const Tensor& norms) {
-  require_tensor(context, "row_square_norms: x", x, {DType::kFloat32, DType::kBFloat16}, {kAnySize, kAnySize});
-  require_tensor(context, "row_square_norms: norms", norms, {DType::kFloat64}, {x.size(0)});
-  TADAPT_DISPATCH(context, row_square_norms, context, x, norms);
-}
+void row_square_norms(Context& context, const Tensor& x, const Tensor& norms);
 
 /// total = Σ_t rows_t
 ///   rows   [T] float64, read only
 ///   total  [1] float64, overwritten (zero when T = 0)
 /// In a fixed order: on the CPU first to last, on a GPU by its threads' strides.
-inline void row_total(Context& context, const Tensor& rows, const Tensor& total) {
-  require_tensor(context, "row_total: rows", rows, {DType::kFloat64}, {kAnySize});
-  require_tensor(context, "row_total: total", total, {DType::kFloat64}, {1});
-  TADAPT_DISPATCH(context, row_total, context, rows, total);
-}
+void row_total(Context& context, const Tensor& rows, const Tensor& total);
 
 /// With p = softmax(target_logits_t), q = softmax(logits_t): kl_t = Σ_v p_v (log p_v − log q_v), argmax and p's
 /// maximum.
@@ -81,17 +54,6 @@ inline void row_total(Context& context, const Tensor& rows, const Tensor& total)
 /// Exponentials in fp32, sums in double in a fixed order; of equal logits the lowest id is the first choice; a row
 /// depends on itself only. kl is good to about 2e-7 and so may come out that far below 0. A row with a NaN gives a NaN.
 /// Oracle: the formula in double.
-inline void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out) {
-  require_tensor(context, "token_kl: target_logits", target_logits, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "token_kl: logits", logits, {DType::kFloat32},
-                 {target_logits.size(0), target_logits.size(1)});
-  require_shape(logits.size(1) > 0, "token_kl: a vocabulary of 0");
-  require_tensor(context, "token_kl: kl", out.kl, {DType::kFloat64}, {logits.size(0)});
-  require_tensor(context, "token_kl: target_argmax", out.target_argmax, {DType::kInt32}, {logits.size(0)});
-  require_tensor(context, "token_kl: argmax", out.argmax, {DType::kInt32}, {logits.size(0)});
-  require_tensor(context, "token_kl: target_top_probability", out.target_top_probability, {DType::kFloat32},
-                 {logits.size(0)});
-  TADAPT_DISPATCH(context, token_kl, context, target_logits, logits, out);
-}
+void token_kl(Context& context, const Tensor& target_logits, const Tensor& logits, const TokenKlOutput& out);
 
 }  // namespace tadapt

@@ -4,8 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -26,7 +25,7 @@ enum class Epilogue : std::uint8_t { kNone, kRelu };
 TADAPT_BACKENDS(std::string product_library();)
 
 /// The library behind the products and its version, as checkpoints record it: "oneDNN 2.6.3".
-inline std::string product_library(Device device) { TADAPT_DISPATCH_ON(device, product_library, ); }
+std::string product_library(Device device);
 
 /// Weights rearranged once for the backend's products. Owns its copy; move-only; an empty one holds nothing.
 class PackedWeights {
@@ -73,27 +72,12 @@ TADAPT_BACKENDS(PackedWeights pack_weights(Context& context, const Tensor& weigh
 ///   weights  [N, K] or [K, N] by `layout`; float32, bfloat16 or float16; read only
 ///   compute  kFloat32 or kBFloat16 (weights rounded to nearest even; products accumulate in fp32)
 /// Costs about one pass over the weights plus the making of the primitives. Throws ShapeError when N or K is 0.
-inline PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute,
-                                  Directions directions = Directions::kForward) {
-  require_tensor(context, "pack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
-                 {kAnySize, kAnySize});
-  require_shape(weights.elements() > 0, "pack_weights: empty weights {}", weights.shape());
-  require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "pack_weights: no products in {}",
-                name(compute));
-  TADAPT_DISPATCH(context, pack_weights, context, weights, layout, compute, directions);
-}
+PackedWeights pack_weights(Context& context, const Tensor& weights, Layout layout, DType compute,
+                           Directions directions = Directions::kForward);
 
 /// Puts new numbers into packed weights, in place, allocating nothing.
 ///   weights  dtype-, shape- and layout-wise as in the pack_weights that made `packed`; read only
-inline void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed) {
-  require_shape(!packed.empty(), "repack_weights: nothing was packed");
-  const bool by_output = packed.layout() == Layout::kOutputInput;
-  require_tensor(context, "repack_weights: weights", weights, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
-                 {by_output ? packed.outputs() : packed.inputs(), by_output ? packed.inputs() : packed.outputs()});
-  require_shape(weights.dtype() == packed.given(), "repack_weights: weights are {}, were packed from {}",
-                name(weights.dtype()), name(packed.given()));
-  TADAPT_DISPATCH(context, repack_weights, context, weights, packed);
-}
+void repack_weights(Context& context, const Tensor& weights, PackedWeights& packed);
 
 /// y = epilogue(x · Wᵀ + bias)
 ///   x        [T, K] float32 or bfloat16; rounded to nearest even where the weights were packed for bfloat16; read only
@@ -103,30 +87,15 @@ inline void repack_weights(Context& context, const Tensor& weights, PackedWeight
 /// Accumulates in fp32. Rows run in tiles of a fixed height, outputs in panels of a fixed width (both functions of N
 /// and K only), so a row of y has the same bits for any number of threads, any T, any position of the row. T = 0 is
 /// fine. Oracle: a double loop over the rounded operands.
-inline void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias,
-                   Epilogue epilogue, const Tensor& y) {
-  require_shape(!weights.empty(), "matmul: nothing was packed");
-  require_tensor(context, "matmul: x", x, {DType::kFloat32, DType::kBFloat16}, {kAnySize, weights.inputs()});
-  require_tensor(context, "matmul: y", y, {DType::kFloat32}, {x.size(0), weights.outputs()});
-  if (!bias.empty()) require_tensor(context, "matmul: bias", bias, {DType::kFloat32}, {weights.outputs()});
-  TADAPT_DISPATCH(context, matmul, context, x, weights, bias, epilogue, y);
-}
+void matmul(Context& context, const Tensor& x, const PackedWeights& weights, const Tensor& bias, Epilogue epilogue,
+            const Tensor& y);
 
 /// gradient = cotangent · W: with y = x · Wᵀ and cotangent = dL/dy, that is dL/dx.
 ///   cotangent  [T, N] float32 or bfloat16; rounded as matmul rounds x; read only
 ///   weights    packed for both directions
 ///   gradient   [T, K] float32, overwritten; must not overlap cotangent
 /// Sums and rows as matmul. Throws ShapeError when the weights were packed for one direction only.
-inline void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeights& weights,
-                            const Tensor& gradient) {
-  require_shape(!weights.empty() && weights.directions() == Directions::kBoth,
-                "matmul_backward: weights were not packed for both directions");
-  require_tensor(context, "matmul_backward: cotangent", cotangent, {DType::kFloat32, DType::kBFloat16},
-                 {kAnySize, weights.outputs()});
-  require_tensor(context, "matmul_backward: gradient", gradient, {DType::kFloat32},
-                 {cotangent.size(0), weights.inputs()});
-  TADAPT_DISPATCH(context, matmul_backward, context, cotangent, weights, gradient);
-}
+void matmul_backward(Context& context, const Tensor& cotangent, const PackedWeights& weights, const Tensor& gradient);
 
 /// gradient = leftᵀ · right, over the tokens of one leaf.
 ///   left      [T, N] float32 or bfloat16; read only
@@ -135,15 +104,6 @@ inline void matmul_backward(Context& context, const Tensor& cotangent, const Pac
 ///   gradient  [N, K] float32, overwritten (zero when T = 0)
 /// Accumulates in fp32. Each fixed panel of the output is one single-threaded product over all T tokens: the bits
 /// depend on left and right only, not on the number of threads. Oracle: a double loop over the rounded operands.
-inline void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute,
-                            const Tensor& gradient) {
-  require_tensor(context, "weight_gradient: left", left, {DType::kFloat32, DType::kBFloat16}, {kAnySize, kAnySize});
-  require_tensor(context, "weight_gradient: right", right, {DType::kFloat32, DType::kBFloat16},
-                 {left.size(0), kAnySize});
-  require_tensor(context, "weight_gradient: gradient", gradient, {DType::kFloat32}, {left.size(1), right.size(1)});
-  require_shape(compute == DType::kFloat32 || compute == DType::kBFloat16, "weight_gradient: no products in {}",
-                name(compute));
-  TADAPT_DISPATCH(context, weight_gradient, context, left, right, compute, gradient);
-}
+void weight_gradient(Context& context, const Tensor& left, const Tensor& right, DType compute, const Tensor& gradient);
 
 }  // namespace tadapt

@@ -1,8 +1,7 @@
 // Root-mean-square normalisation and its gradient.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 #include "kernels/core/linearisation.h"
 
 namespace tadapt {
@@ -33,12 +32,7 @@ TADAPT_BACKENDS(void rms_norm(Context& context, const Tensor& x, const Tensor& w
 ///   y       [T, D] float32, overwritten; may be x itself
 /// The mean of squares is summed in double in a fixed order; a row depends on itself only.
 /// Source: Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019. Oracle: the formula in double.
-inline void rms_norm(Context& context, const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y) {
-  require_tensor(context, "rms_norm: x", x, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "rms_norm: weight", weight, {DType::kFloat32}, {x.size(1)});
-  require_tensor(context, "rms_norm: y", y, {DType::kFloat32}, {x.size(0), x.size(1)});
-  TADAPT_DISPATCH(context, rms_norm, context, x, weight, epsilon, y);
-}
+void rms_norm(Context& context, const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y);
 
 /// With s_t = 1/√(mean_d x_td² + epsilon) and g = weight · cotangent:
 ///   gradient_td += s_t · g_td − s_t³ · x_td · mean_d(x_td · g_td)    kExact
@@ -48,14 +42,7 @@ inline void rms_norm(Context& context, const Tensor& x, const Tensor& weight, fl
 ///   gradient   [T, D] float32, accumulated into: the residual stream carries x on as well, and what comes back along
 ///              it is there already; must not overlap the others
 /// Sums in double in a fixed order; a row depends on itself only. Oracle: finite differences in double.
-inline void rms_norm_backward(Context& context, const RmsNormInput& input, const Tensor& cotangent,
-                              Linearisation linearisation, const Tensor& gradient) {
-  const auto& [x, weight, epsilon] = input;
-  require_tensor(context, "rms_norm_backward: x", x, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "rms_norm_backward: weight", weight, {DType::kFloat32}, {x.size(1)});
-  require_tensor(context, "rms_norm_backward: cotangent", cotangent, {DType::kFloat32}, {x.size(0), x.size(1)});
-  require_tensor(context, "rms_norm_backward: gradient", gradient, {DType::kFloat32}, {x.size(0), x.size(1)});
-  TADAPT_DISPATCH(context, rms_norm_backward, context, input, cotangent, linearisation, gradient);
-}
+void rms_norm_backward(Context& context, const RmsNormInput& input, const Tensor& cotangent,
+                       Linearisation linearisation, const Tensor& gradient);
 
 }  // namespace tadapt

@@ -3,8 +3,7 @@
 
 #include <cmath>
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -65,50 +64,21 @@ TADAPT_BACKENDS(void block_square_sums(Context& context, const Tensor& x, const 
 ///   x     [n] float32, read only
 ///   sums  [sum_blocks(n)] float64, overwritten
 /// In double in a fixed order; add the blocks up first to last for a norm that no sharding changes.
-inline void block_square_sums(Context& context, const Tensor& x, const Tensor& sums) {
-  require_tensor(context, "block_square_sums: x", x, {DType::kFloat32}, {kAnySize});
-  require_tensor(context, "block_square_sums: sums", sums, {DType::kFloat64}, {sum_blocks(x.size(0))});
-  TADAPT_DISPATCH(context, block_square_sums, context, x, sums);
-}
+void block_square_sums(Context& context, const Tensor& x, const Tensor& sums);
 
 /// y = y + x, and sums_b = Σ y_i² over block b of the result, in one pass: the bits of add_to and block_square_sums.
 ///   x     [n] float32, read only
 ///   y     [n] float32, accumulated into
 ///   sums  [sum_blocks(n)] float64, overwritten
-inline void add_with_square_sums(Context& context, const Tensor& x, const Tensor& y, const Tensor& sums) {
-  require_tensor(context, "add_with_square_sums: x", x, {DType::kFloat32}, {kAnySize});
-  require_tensor(context, "add_with_square_sums: y", y, {DType::kFloat32}, {x.size(0)});
-  require_tensor(context, "add_with_square_sums: sums", sums, {DType::kFloat64}, {sum_blocks(x.size(0))});
-  TADAPT_DISPATCH(context, add_with_square_sums, context, x, y, sums);
-}
+void add_with_square_sums(Context& context, const Tensor& x, const Tensor& y, const Tensor& sums);
 
 /// One step of AdamW with decoupled weight decay and bias correction, as PyTorch defines it: with g = scale·gradient,
 ///   m = β1·m + (1−β1)·g;  v = β2·v + (1−β2)·g²;  w = w·(1 − lr·decay) − lr · m/(1−β1^t) / (√(v/(1−β2^t)) + ε)
 /// One pass, fp32 elements, scalars computed in double. No element depends on another.
 /// Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", 2019. Oracle: the formula in double.
-inline void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep& step) {
-  const auto check = [&](const char* what, const Tensor& tensor) {
-    require_shape(tensor.shape() == tensors.master.shape() && tensor.device() == context.device(),
-                  "adamw: {}: {} on {}, master {} on {}", what, tensor.shape(), name(tensor.device()),
-                  tensors.master.shape(), name(context.device()));
-    require_shape(tensor.dtype() == DType::kFloat32, "adamw: {}: expected float32, found {}", what,
-                  name(tensor.dtype()));
-  };
-  check("master", tensors.master);
-  check("first_moment", tensors.first_moment);
-  check("second_moment", tensors.second_moment);
-  check("gradient", tensors.gradient);
-  if (!tensors.working.empty() && tensors.working.dtype() != DType::kBFloat16) check("working", tensors.working);
-  require_shape(tensors.working.empty() || tensors.working.elements() == tensors.master.elements(),
-                "adamw: working {}, master {}", tensors.working.shape(), tensors.master.shape());
-  require_shape(step.step >= 1, "adamw: step {} (the first is 1)", step.step);
-  TADAPT_DISPATCH(context, adamw, context, tensors, step);
-}
+void adamw(Context& context, const AdamWTensors& tensors, const AdamWStep& step);
 
 /// The lowest index of an infinity or NaN in x ([n] float32, read only), or −1.
-inline std::int64_t first_non_finite(Context& context, const Tensor& x) {
-  require_tensor(context, "first_non_finite: x", x, {DType::kFloat32}, {kAnySize});
-  TADAPT_DISPATCH(context, first_non_finite, context, x);
-}
+std::int64_t first_non_finite(Context& context, const Tensor& x);
 
 }  // namespace tadapt

@@ -1,8 +1,7 @@
 // Ops that treat each element alone: gated activation, addition, table look-up, conversion.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 #include "kernels/core/exponential.h"
 #include "kernels/core/linearisation.h"
 
@@ -47,12 +46,7 @@ TADAPT_BACKENDS(void swiglu(Context& context, const Tensor& gate, const Tensor& 
 ///   gate, up  [T, N] float32, read only
 ///   out       [T, N] float32, overwritten; may be gate or up
 /// Source: Shazeer, "GLU Variants Improve Transformer", 2020. Oracle: the formula in double.
-inline void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out) {
-  require_tensor(context, "swiglu: gate", gate, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "swiglu: up", up, {DType::kFloat32}, {gate.size(0), gate.size(1)});
-  require_tensor(context, "swiglu: out", out, {DType::kFloat32}, {gate.size(0), gate.size(1)});
-  TADAPT_DISPATCH(context, swiglu, context, gate, up, out);
-}
+void swiglu(Context& context, const Tensor& gate, const Tensor& up, const Tensor& out);
 
 /// With c = cotangent and σ = σ(gate):
 ///   gradient.gate = c · up · σ · (1 + gate · (1 − σ)),   gradient.up = c · gate · σ        kExact
@@ -62,61 +56,27 @@ inline void swiglu(Context& context, const Tensor& gate, const Tensor& up, const
 ///   cotangent  [T, N] float32, dL/dout, read only
 ///   gradient   gate and up [T, N] float32, overwritten; each may be any of the inputs, gate and up also each other's
 /// Oracle: finite differences in double.
-inline void swiglu_backward(Context& context, const GatedPair& input, const Tensor& cotangent,
-                            Linearisation linearisation, const GatedPair& gradient) {
-  const auto& [gate, up] = input;
-  require_tensor(context, "swiglu_backward: gate", gate, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "swiglu_backward: up", up, {DType::kFloat32}, {gate.size(0), gate.size(1)});
-  require_tensor(context, "swiglu_backward: cotangent", cotangent, {DType::kFloat32}, {gate.size(0), gate.size(1)});
-  require_tensor(context, "swiglu_backward: gradient of gate", gradient.gate, {DType::kFloat32},
-                 {gate.size(0), gate.size(1)});
-  require_tensor(context, "swiglu_backward: gradient of up", gradient.up, {DType::kFloat32},
-                 {gate.size(0), gate.size(1)});
-  TADAPT_DISPATCH(context, swiglu_backward, context, input, cotangent, linearisation, gradient);
-}
+void swiglu_backward(Context& context, const GatedPair& input, const Tensor& cotangent, Linearisation linearisation,
+                     const GatedPair& gradient);
 
 /// y = y + x
 ///   x  any shape, float32, read only
 ///   y  of x's shape, float32, accumulated into
-inline void add_to(Context& context, const Tensor& x, const Tensor& y) {
-  require_shape(x.shape() == y.shape() && x.dtype() == DType::kFloat32 && y.dtype() == DType::kFloat32,
-                "add_to: expected two float32 tensors of one shape, found {} {} and {} {}", name(x.dtype()), x.shape(),
-                name(y.dtype()), y.shape());
-  TADAPT_DISPATCH(context, add_to, context, x, y);
-}
+void add_to(Context& context, const Tensor& x, const Tensor& y);
 
 /// y = y − x, as add_to
-inline void subtract_from(Context& context, const Tensor& x, const Tensor& y) {
-  require_shape(x.shape() == y.shape() && x.dtype() == DType::kFloat32 && y.dtype() == DType::kFloat32,
-                "subtract_from: expected two float32 tensors of one shape, found {} {} and {} {}", name(x.dtype()),
-                x.shape(), name(y.dtype()), y.shape());
-  TADAPT_DISPATCH(context, subtract_from, context, x, y);
-}
+void subtract_from(Context& context, const Tensor& x, const Tensor& y);
 
 /// out_t = table_{ids_t}
 ///   ids    [T] int32, read only
 ///   table  [V, D] float32, bfloat16 or float16, read only
 ///   out    [T, D] float32, overwritten (exact: every entry of the table is a float)
 /// Throws ShapeError naming the first id outside [0, V) and its position; `out` is then untouched.
-inline void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out) {
-  require_tensor(context, "embed: ids", ids, {DType::kInt32}, {kAnySize});
-  require_tensor(context, "embed: table", table, {DType::kFloat32, DType::kBFloat16, DType::kFloat16},
-                 {kAnySize, kAnySize});
-  require_tensor(context, "embed: out", out, {DType::kFloat32}, {ids.size(0), table.size(1)});
-  TADAPT_DISPATCH(context, embed, context, ids, table, out);
-}
+void embed(Context& context, const Tensor& ids, const Tensor& table, const Tensor& out);
 
 /// to = from, each element rounded to nearest even (float16: overflow gives infinity; NaN stays NaN).
 ///   from  any shape; float32, bfloat16 or float16; read only
 ///   to    of from's shape; float32, bfloat16 or float16; overwritten; must not overlap `from`
-inline void convert(Context& context, const Tensor& from, const Tensor& to) {
-  const auto is_float = [](const Tensor& tensor) {
-    return tensor.dtype() == DType::kFloat32 || tensor.dtype() == DType::kBFloat16 || tensor.dtype() == DType::kFloat16;
-  };
-  require_shape(is_float(from) && is_float(to) && from.shape() == to.shape(),
-                "convert: expected float tensors of one shape, found {} {} and {} {}", name(from.dtype()), from.shape(),
-                name(to.dtype()), to.shape());
-  TADAPT_DISPATCH(context, convert, context, from, to);
-}
+void convert(Context& context, const Tensor& from, const Tensor& to);
 
 }  // namespace tadapt

@@ -4,8 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -30,13 +29,7 @@ TADAPT_BACKENDS(void rope(Context& context, const Tensor& x, const Tensor& posit
 ///   positions  [T] int32, read only
 /// Frequencies, angles, cosines and sines are fp32 (each rounded once), as Hugging Face transformers has them.
 /// Source: Su et al., "RoFormer", 2021, in the rotate-half arrangement. Oracle: the formula in double.
-inline void rope(Context& context, const Tensor& x, const Tensor& positions, double theta,
-                 Rotation rotation = Rotation::kForward) {
-  require_tensor(context, "rope: x", x, {DType::kFloat32}, {kAnySize, kAnySize, kAnySize});
-  require_tensor(context, "rope: positions", positions, {DType::kInt32}, {x.size(0)});
-  require_shape(x.size(2) % 2 == 0, "rope: x: head size {} is odd", x.size(2));
-  require_shape(theta > 0, "rope: theta {} is not positive", theta);
-  TADAPT_DISPATCH(context, rope, context, x, positions, theta, rotation);
-}
+void rope(Context& context, const Tensor& x, const Tensor& positions, double theta,
+          Rotation rotation = Rotation::kForward);
 
 }  // namespace tadapt

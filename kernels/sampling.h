@@ -2,8 +2,7 @@
 // device.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 #include "kernels/core/exponential.h"
 #include "kernels/core/random.h"
 
@@ -60,16 +59,7 @@ TADAPT_BACKENDS(void sample_tokens(Context& context, const Tensor& logits, const
 /// every device. Of equal largest logits temperature 0 takes the lowest id. ShapeError for a temperature below 0 or a
 /// top_p outside (0, 1]. Source of top-p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020.
 /// Oracle: sorting, in double.
-inline void sample_tokens(Context& context, const Tensor& logits, const Tensor& draws, const SamplingRule& rule,
-                          const Tensor& tokens) {
-  require_tensor(context, "sample_tokens: logits", logits, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "sample_tokens: draws", draws, {DType::kInt64}, {logits.size(0)});
-  require_tensor(context, "sample_tokens: tokens", tokens, {DType::kInt32}, {logits.size(0)});
-  require_shape(0 < logits.size(1) && logits.size(1) <= std::int64_t{1} << 23, "sample_tokens: a vocabulary of {}",
-                logits.size(1));
-  require_shape(rule.temperature >= 0 && rule.top_p > 0 && rule.top_p <= 1, "sample_tokens: temperature {}, top_p {}",
-                rule.temperature, rule.top_p);
-  TADAPT_DISPATCH(context, sample_tokens, context, logits, draws, rule, tokens);
-}
+void sample_tokens(Context& context, const Tensor& logits, const Tensor& draws, const SamplingRule& rule,
+                   const Tensor& tokens);
 
 }  // namespace tadapt

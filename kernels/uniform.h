@@ -1,8 +1,7 @@
 // Random numbers made where they are needed.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 #include "kernels/core/random.h"
 
 namespace tadapt {
@@ -21,11 +20,6 @@ TADAPT_BACKENDS(void uniform(Context& context, const UniformNumber& number, cons
 /// numbers_i = (2 · stream.uniform(i) − 1) · bound: uniform in [−bound, bound)
 ///   numbers  [n] float32 or bfloat16 (rounded to nearest even), n <= 2^32, overwritten
 /// The same bits on every device, for any number of threads. Oracle: the formula, draw by draw.
-inline void uniform(Context& context, const RandomStream& stream, float bound, const Tensor& numbers) {
-  require_tensor(context, "uniform: numbers", numbers, {DType::kFloat32, DType::kBFloat16}, {kAnySize});
-  require_shape(numbers.elements() <= std::int64_t{1} << 32, "uniform: {} numbers, a stream has 2^32",
-                numbers.elements());
-  TADAPT_DISPATCH(context, uniform, context, UniformNumber{stream, bound}, numbers);
-}
+void uniform(Context& context, const RandomStream& stream, float bound, const Tensor& numbers);
 
 }  // namespace tadapt

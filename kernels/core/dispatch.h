@@ -3,15 +3,6 @@
 
 #include "kernels/core/context.h"
 
-/// Declares the functions of an op for every backend: cpu::… in x_cpu.cc, cuda::… in x_cuda.cu.
-#define TADAPT_BACKENDS(...) \
-  namespace cpu {            \
-  __VA_ARGS__                \
-  }                          \
-  namespace cuda {           \
-  __VA_ARGS__                \
-  }
-
 /// Calls cpu::op(args…) or cuda::op(args…) by the device. A device this build lacks is an error, never a fall-back.
 #if defined(TADAPT_CUDA)
 #define TADAPT_DISPATCH_ON(on, op, ...) \
@@ -25,5 +16,5 @@
   } while (false)
 #endif
 
-/// The same by the context's device; the end of each op's checked front in kernels/<op>.h.
+/// The same by the context's device; the end of each op's checked front in kernels/<op>.cc.
 #define TADAPT_DISPATCH(context, op, ...) TADAPT_DISPATCH_ON((context).device(), op, __VA_ARGS__)

@@ -1,7 +1,7 @@
 // Event: a point in a device's work that other work, or the host, can wait for.
 #pragma once
 
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -16,20 +16,20 @@ class Event {
   explicit Event(Device device) : event_(make(device), Destroy{device}) {}
 
   /// Stands for everything asked of the context so far.
-  void record(Context& context) { TADAPT_DISPATCH_ON(device(), record_event, context, event_.get()); }
+  void record(Context& context);
   /// What is asked of the context from now on runs after what this stands for.
-  void hold(Context& context) const { TADAPT_DISPATCH_ON(device(), hold_for_event, context, event_.get()); }
+  void hold(Context& context) const;
   /// Whether it is done. Never blocks.
-  bool reached() const { TADAPT_DISPATCH_ON(device(), event_reached, event_.get()); }
+  bool reached() const;
   /// Returns when it is done.
-  void wait() const { TADAPT_DISPATCH_ON(device(), wait_for_event, event_.get()); }
+  void wait() const;
 
  private:
   struct Destroy {
     Device device;
-    void operator()(void* event) const { TADAPT_DISPATCH_ON(device, destroy_event, event); }
+    void operator()(void* event) const;
   };
-  static void* make(Device device) { TADAPT_DISPATCH_ON(device, make_event, ); }
+  static void* make(Device device);
   Device device() const { return event_.get_deleter().device; }
 
   std::unique_ptr<void, Destroy> event_;

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -21,37 +21,33 @@ TADAPT_BACKENDS(void select_device(int index); int device_count(); std::string d
 
 /// Makes device `index` the one that this process works on. Throws DeviceError naming what was found when there is no
 /// such device, its driver is missing or too old, or it is too old for this build's kernels.
-inline void select_device(Device device, int index) { TADAPT_DISPATCH_ON(device, select_device, index); }
+void select_device(Device device, int index);
 /// How many there are. DeviceError when their driver is missing or too old.
-inline int device_count(Device device) { TADAPT_DISPATCH_ON(device, device_count, ); }
+int device_count(Device device);
 /// Of the one selected: its model, and what tells it from every other one of its host.
-inline std::string device_kind(Device device) { TADAPT_DISPATCH_ON(device, device_kind, ); }
-inline std::string device_address(Device device) { TADAPT_DISPATCH_ON(device, device_address, ); }
+std::string device_kind(Device device);
+std::string device_address(Device device);
 /// Of the one selected.
-inline DeviceMemory device_memory(Device device) { TADAPT_DISPATCH_ON(device, device_memory, ); }
+DeviceMemory device_memory(Device device);
 
 /// Zeroed memory aligned to 64 bytes at least. Throws DeviceError naming the bytes asked for and those free.
-inline void* allocate(Device device, std::size_t bytes) { TADAPT_DISPATCH_ON(device, allocate, bytes); }
+void* allocate(Device device, std::size_t bytes);
 /// Gives it back.
-inline void release(Device device, void* memory) { TADAPT_DISPATCH_ON(device, release, memory); }
+void release(Device device, void* memory);
 /// The same of host memory which the device copies from and to by itself.
-inline void* allocate_pinned(Device device, std::size_t bytes) { TADAPT_DISPATCH_ON(device, allocate_pinned, bytes); }
-inline void release_pinned(Device device, void* memory) { TADAPT_DISPATCH_ON(device, release_pinned, memory); }
+void* allocate_pinned(Device device, std::size_t bytes);
+void release_pinned(Device device, void* memory);
 
 /// to = from, bit for bit, between any of the host and the context's device, in the order of the context's work.
 ///   from, to  of one dtype and shape, not overlapping
 /// What it writes on the host is there, and what it reads there may change, after synchronize().
-inline void copy(Context& context, const Tensor& from, const Tensor& to) {
-  require_shape(from.dtype() == to.dtype() && from.shape() == to.shape(), "copy: {} {} onto {} {}", name(from.dtype()),
-                from.shape(), name(to.dtype()), to.shape());
-  TADAPT_DISPATCH(context, copy, context, from, to);
-}
+void copy(Context& context, const Tensor& from, const Tensor& to);
 
 /// tensor = zero bytes.
-inline void clear(Context& context, const Tensor& tensor) { TADAPT_DISPATCH(context, clear, context, tensor); }
+void clear(Context& context, const Tensor& tensor);
 
 /// Returns when everything asked of the context so far is done; throws DeviceError when any of it failed.
-inline void synchronize(Context& context) { TADAPT_DISPATCH(context, synchronize, context); }
+void synchronize(Context& context);
 
 /// The numbers of `tensor`, wherever it lies, once everything asked of the context so far is done.
 template <class T>
