@@ -164,6 +164,7 @@ class Collection {
                             .identity = hash_of(description.to_json().dump()),
                             .directory = out / kPartial,
                             .batch_tokens = request_.batch_tokens,
+                            .unit = request_.unit,
                             .save_seconds = request_.save_seconds,
                             .meeting_seconds = request_.meeting_seconds,
                             .progress_seconds = request_.options.log.every_seconds};

@@ -21,7 +21,9 @@ struct FeatureRequest {
   NeuronRule neuron_rule = NeuronRule::kPositive;
   std::optional<CircuitTracerFiles> circuit_tracer = {};  ///< below out/circuit-tracer
   std::int64_t batch_tokens = 4096;
-  double save_seconds = 600.0, meeting_seconds = 1.0;  ///< as CollectionJob has them
+  // As CollectionJob has them.
+  std::int64_t unit = 64;
+  double save_seconds = 600.0, meeting_seconds = 1.0;
 };
 
 enum class FeatureOutcome : std::uint8_t { kDone, kStopped };

@@ -62,7 +62,8 @@ class FeaturesFixture : public PerDevice {
             .adapters = folder_ / "adapters",
             .corpus = folder_ / "corpus.jsonl",
             .out = folder_ / out,
-            .records = {.seed = 5, .top = 4, .sampled = 3}};
+            .records = {.seed = 5, .top = 4, .sampled = 3},
+            .unit = 1};
   }
 
   /// One rank's part. `kill_at`: the heartbeat at which this rank dies; 0: none.
@@ -95,11 +96,11 @@ class FeaturesFixture : public PerDevice {
     });
   }
 
-  /// {relative path: bytes} of all files below a folder.
+  /// {relative path: bytes} of all files below a folder but the lock.
   std::map<std::string, std::string> files_below(const std::string& name) {
     std::map<std::string, std::string> found;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / name))
-      if (entry.is_regular_file())
+      if (entry.is_regular_file() && entry.path().filename() != "features.lock")
         found[std::filesystem::relative(entry.path(), folder_ / name).string()] = read_text(files_, entry.path());
     return found;
   }
