@@ -18,6 +18,8 @@ enum class RandomPurpose : std::uint32_t {
   kCutoff = 4,          ///< step = step, sample = draw within the step
   kGeneration = 5,      ///< step = position, sample = sample number
   kBootstrap = 6,       ///< step = resample, sample 0
+  kExamples = 7,        ///< step = layer · 2^32 + feature, sample = sequence, index = position
+  kNeurons = 8,         ///< step 0, sample = layer
   kTest = 1000,
 };
 
