@@ -30,9 +30,9 @@ T number_of(const ParsedArguments& arguments, const char* flag, T lowest, T high
 
 }  // namespace
 
-void add_asking_flags(po::options_description& flags) {
+void add_asking_flags(po::options_description& flags, Edits edits) {
   add_option_flags(flags, kFlags);
-  add_edit_flags(flags);
+  if (edits == Edits::kSome) add_edit_flags(flags);
   auto add = flags.add_options();
   const auto number = [](const char* otherwise) {
     return po::value<std::string>()->value_name("N")->default_value(otherwise);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "data/model_files.h"
+#include "runtime/bundle/feature_set.h"
 #include "runtime/eval/evaluation.h"
 #include "runtime/train/agreement.h"
 #include "runtime/train/option_table.h"
@@ -23,16 +24,6 @@ constexpr std::size_t kLensBytes = std::size_t{256} << 20;  ///< for logits at a
 
 std::string hash_of(const std::string& text) { return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size())); }
 
-/// The same for equal weights of equal layers.
-std::string fingerprint(const AdapterBundle& bundle) {
-  std::uint64_t hash = 0;
-  for (const AdapterBundle::Layer& layer : bundle.layers) {
-    const Tensor masters = layer.store->master(0);
-    hash = XXH3_64bits_withSeed(masters.data(), masters.bytes(), hash + static_cast<std::uint64_t>(layer.layer));
-  }
-  return fmt::format("{} {:016x}", bundle.type, hash);
-}
-
 /// Everything that is read before models are.
 class Collection {
  public:
@@ -47,7 +38,7 @@ class Collection {
       for (std::int64_t i = 0; i < corpus_->size(); ++i)
         require_positions(config_, corpus_->number(i), static_cast<std::int64_t>(corpus_->sequence(i).ids.size()));
     });
-    bundle_ = load_fitting_adapters(request.options, request.adapters, environment);
+    bundle_ = load_fitting_adapters(request.options, {.path = request.adapters, .edit = {}}, environment);
   }
 
   void describe() const {

@@ -1,0 +1,63 @@
+// FeatureRule: which features are meant, as an expression over what was collected of them.
+//
+//   rule       = product { ("|" | "-") product }        union, difference; from left to right
+//   product    = factor { "&" factor }                   intersection
+//   factor     = "(" rule ")" | name "(" arguments ")"
+//
+//   promotes(WORD…, top=K)        one of the words (stripped, lower-cased) is among the K tokens promoted most;
+//                                 K: 10 of a vocabulary of 152,064, in proportion for others, at least 1
+//   template(share=0.8)           that share of the top examples stands at a template position: BOS, markers of user
+//                                 and assistant, <think>, the token after it, and the one after that
+//   region(NAME, share=0.5)       that share of the activations is in the region
+//   domain(NAME, share=0.5)       … in conversations of the domain
+//   active(from=0, to=1)          active on at least / at most that share of the tokens, and on one at least
+//   set(FILE)                     a set that was saved
+//   control(RULE, seed=0, times=1)  a control for a rule: of each layer as many features, drawn from those that were
+//                                 active at all and that the rule leaves out
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/analysis/feature_store.h"
+#include "runtime/bundle/feature_set.h"
+
+namespace tadapt {
+
+/// What a rule is asked about.
+struct RuleSubject {
+  const FeatureStore& store;
+  FileSystem& files;
+  std::filesystem::path directory;  ///< where relative names of sets start
+};
+
+/// One of the operations above, on a layer: by place in StoredLayer, whether the feature is meant.
+class FeatureRule {
+ public:
+  struct Layer {
+    const StoredLayer& stored;
+    const StoredTokens& tokens;
+    const FeatureStoreDescription& store;
+  };
+  virtual ~FeatureRule() = default;
+  virtual std::vector<bool> of(const Layer& layer) const = 0;
+};
+
+/// ConfigError naming the place in the rule, what was expected and what is there. Sets are read here, with their
+/// errors.
+std::unique_ptr<FeatureRule> parse_feature_rule(const std::string& rule, const RuleSubject& subject);
+
+/// The features that a rule means. `name` is the set's.
+FeatureSet select_features(const std::string& rule, const std::string& name, const RuleSubject& subject);
+
+/// K of promotes() when none is given.
+int promoted_tokens_of(std::int64_t vocabulary);
+
+/// The rules of the paper: features that promote hesitation words, features of the template, and both.
+inline constexpr char kHesitationOutput[] = "promotes(wait hmm but alternatively)";
+inline constexpr char kHesitationTemplate[] = "template(share=0.8)";
+inline constexpr char kHesitation[] = "promotes(wait hmm but alternatively) | template(share=0.8)";
+
+}  // namespace tadapt
