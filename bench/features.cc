@@ -157,7 +157,7 @@ int main() {
   std::printf("collecting features, %d threads; the loop in Python gets its activations from a file\n",
               tadapt::threads_per_rank(1));
   for (const double l0 : {1.0, 10.0}) {
-    tadapt::measure({"toy", toy, 512, 2000}, l0);
-    tadapt::measure({"larger", larger, 4096, 300}, l0);
+    tadapt::measure({"toy", toy, 512, 500}, l0);
+    tadapt::measure({"larger", larger, 4096, 50}, l0);
   }
 }

@@ -13,12 +13,12 @@ class FeaturesTest(SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        trained = run(cls.train_words(cls, "run", train__steps=40))
+        trained = run(cls.train_words(cls, "run", train__steps=40, adapter__features=64))
         assert trained.returncode == 0, trained.stdout
         lines = (SOURCE / "data/toy/train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         cls.corpus = cls.scratch / "corpus.jsonl"
-        cls.corpus.write_text("".join(lines[:1500]), encoding="utf-8")
-        done = run(cls.words("reference", "--neurons", 8), 1)
+        cls.corpus.write_text("".join(lines[:800]), encoding="utf-8")
+        done = run(cls.words("reference", "--neurons", 4), 1)
         assert done.returncode == 0, done.stdout
 
     @classmethod
@@ -38,12 +38,12 @@ class FeaturesTest(SystemTest):
 
     def test_ranks_change_no_byte(self):
         for ranks in (2, 4):
-            done = run(self.words(f"ranks-{ranks}", "--neurons", 8, "--batch-tokens", 1000 * ranks), ranks)
+            done = run(self.words(f"ranks-{ranks}", "--neurons", 4, "--batch-tokens", 1000 * ranks), ranks)
             self.assertEqual(done.returncode, 0, done.stdout)
             self.assert_is_reference(f"ranks-{ranks}")
         self.assertIn("tokens", done.stdout)
         description = json.loads((self.scratch / "reference/features.json").read_text())
-        self.assertEqual(description["sequences"], 1500)
+        self.assertEqual(description["sequences"], 800)
         self.assertFalse((self.scratch / "reference/partial").exists())
 
     def test_kills_and_stops_lose_and_repeat_nothing(self):
@@ -51,7 +51,7 @@ class FeaturesTest(SystemTest):
         good = stops = 0
         for case in range(2 * CAMPAIGN):
             out = f"interrupted-{case}"
-            words = self.words(out, "--neurons", 8, "--save-seconds", 1, "--batch-tokens", 500)
+            words = self.words(out, "--neurons", 4, "--save-seconds", 1, "--batch-tokens", 500)
             for attempt in range(3):
                 process = start(words, draw.choice((1, 2, 3)))
                 wait_until(lambda: (self.scratch / out / "partial").exists() or process.poll() is not None)
@@ -73,7 +73,7 @@ class FeaturesTest(SystemTest):
     def test_a_dry_run_writes_nothing(self):
         done = run(self.words("dry", "--dry-run"))
         self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertIn("features in 4 layers over 1500 conversations", done.stdout)
+        self.assertIn("features in 4 layers over 800 conversations", done.stdout)
         self.assertFalse((self.scratch / "dry").exists())
 
 
