@@ -144,7 +144,8 @@ void measure(const Workload& work, double l0) {
 }  // namespace
 }  // namespace tadapt
 
-int main() {
+/// `bench_features [toy|larger]`: one of them, else both.
+int main(int count, char** words) {
   const tadapt::testing::TinyModel toy{
       .layers = 4, .width = 128, .mlp_width = 384, .heads = 4, .kv_heads = 2, .vocabulary = 512, .max_positions = 1024};
   const tadapt::testing::TinyModel larger{.layers = 4,
@@ -156,8 +157,9 @@ int main() {
                                           .max_positions = 1024};
   std::printf("collecting features, %d threads; the loop in Python gets its activations from a file\n",
               tadapt::threads_per_rank(1));
+  const std::string wanted = count > 1 ? words[1] : "";
   for (const double l0 : {1.0, 10.0}) {
-    tadapt::measure({"toy", toy, 512, 2000}, l0);
-    tadapt::measure({"larger", larger, 4096, 300}, l0);
+    if (wanted != "larger") tadapt::measure({"toy", toy, 512, 500}, l0);
+    if (wanted != "toy") tadapt::measure({"larger", larger, 4096, 50}, l0);
   }
 }

@@ -1,7 +1,9 @@
 #include "runtime/analysis/feature_collection.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <future>
 
 #include "runtime/analysis/partial_results.h"
 #include "runtime/train/agreement.h"
@@ -38,6 +40,7 @@ class Pass {
         partial_(environment, job.directory, job.identity, records_),
         progress_(job.name, "tokens", job.corpus.totals().tokens, tokens_of(partial_.found()), job.progress_seconds,
                   environment.print),
+        host_(Context::cpu(environment.context.threads())),
         tokens_before_(tokens_of(partial_.found())) {}
 
   std::vector<LayerRecords> run() {
@@ -78,9 +81,9 @@ class Pass {
   void flush() {
     if (batch_.tokens() == 0) return;
     job_.source.run(batch_, [&](Context& context, int layer, const Tensor& activations) {
-      const auto records = std::ranges::find(records_, layer, &LayerRecords::layer);
-      records->add(environment_.context, pairs_.gather(context, activations), places_);
+      take(*std::ranges::find(records_, layer, &LayerRecords::layer), context, activations);
     });
+    finish_adding();
     partial_.add(first_, first_ + batch_.sequences());
     tokens_ += batch_.tokens();
     batch_.clear();
@@ -91,6 +94,19 @@ class Pass {
       last_save_ = Clock::now();
     }
     if (seconds_since(last_meeting_) >= job_.meeting_seconds) meet(1.0);
+  }
+
+  /// Beside a device, which goes on with the next layer meanwhile; on the CPU the model's pass has all threads.
+  void take(LayerRecords& records, Context& context, const Tensor& activations) {
+    turn_ = 1 - turn_;
+    const FeaturePairs pairs = pairs_[turn_].gather(context, activations);
+    finish_adding();
+    if (context.device() == Device::kCpu) return records.add(host_, pairs, places_);
+    adding_ = std::async(std::launch::async, [this, &records, pairs] { records.add(host_, pairs, places_); });
+  }
+
+  void finish_adding() {
+    if (adding_.valid()) adding_.get();
   }
 
   /// Whether a rank has work left. Often enough that none waits long for another and all stop together.
@@ -112,9 +128,12 @@ class Pass {
   ProgressReport progress_;
   TokenBatch batch_;
   BatchPlaces places_;
-  ActivePairs pairs_;
+  Context host_;
+  std::array<ActivePairs, 2> pairs_;
+  std::size_t turn_ = 0;
   std::int64_t first_ = 0, tokens_before_ = 0, tokens_ = 0;
   Clock::time_point last_save_ = Clock::now(), last_meeting_ = Clock::now();
+  std::future<void> adding_;  // last: what it works on outlives it
 };
 
 }  // namespace

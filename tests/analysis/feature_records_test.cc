@@ -57,6 +57,20 @@ TEST_P(FeatureRecords, RecordsOfAFeatureDoNotGrowWithTheCorpus) {
   EXPECT_LE(static_cast<double>(records.encoded().size()), LayerRecords::most_bytes(3, 2, options));
 }
 
+TEST_P(FeatureRecords, DeadFeaturesAreCollectedToo) {
+  export_adapters(files_, testing::random_bundle({1}, {model_.width, 12}, 0.0f), folder_ / "dead");
+  FeatureRequest dead = request("out");
+  dead.adapters = folder_ / "dead";
+  dead.circuit_tracer = CircuitTracerFiles::kPacked;
+  collect(dead);
+  const StoredLayer layer = FeatureStore(files_, folder_ / "out").layer(1);
+  EXPECT_EQ(layer.feature(11).counts.active, 0);
+  EXPECT_THAT(layer.feature(11).top, IsEmpty());
+  EXPECT_EQ(layer.feature(11).promoted.size(), 10u);
+  EXPECT_EQ(layer.feature(11).promoted[3].id, 3) << "of equal logits the lower ids";
+  EXPECT_EQ(files_.file_size(folder_ / "out/circuit-tracer/features/layer_1.bin"), 0u);
+}
+
 TEST_P(FeatureRecords, DamagedStoresAreRefused) {
   collect(request("out"));
   const std::map<std::string, std::string> whole = files_below("out");

@@ -13,12 +13,12 @@ class FeaturesTest(SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        trained = run(cls.train_words(cls, "run", train__steps=40))
+        trained = run(cls.train_words(cls, "run", train__steps=40, adapter__features=64))
         assert trained.returncode == 0, trained.stdout
         lines = (SOURCE / "data/toy/train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         cls.corpus = cls.scratch / "corpus.jsonl"
-        cls.corpus.write_text("".join(lines[:1500]), encoding="utf-8")
-        done = run(cls.words("reference", "--neurons", 8), 1)
+        cls.corpus.write_text("".join(lines[:400]), encoding="utf-8")
+        done = run(cls.words("reference"), 1)
         assert done.returncode == 0, done.stdout
 
     @classmethod
@@ -38,20 +38,20 @@ class FeaturesTest(SystemTest):
 
     def test_ranks_change_no_byte(self):
         for ranks in (2, 4):
-            done = run(self.words(f"ranks-{ranks}", "--neurons", 8, "--batch-tokens", 1000 * ranks), ranks)
+            done = run(self.words(f"ranks-{ranks}", "--batch-tokens", 1000 * ranks), ranks)
             self.assertEqual(done.returncode, 0, done.stdout)
             self.assert_is_reference(f"ranks-{ranks}")
         self.assertIn("tokens", done.stdout)
         description = json.loads((self.scratch / "reference/features.json").read_text())
-        self.assertEqual(description["sequences"], 1500)
+        self.assertEqual(description["sequences"], 400)
         self.assertFalse((self.scratch / "reference/partial").exists())
 
     def test_kills_and_stops_lose_and_repeat_nothing(self):
         draw = random.Random(SEED)
         good = stops = 0
-        for case in range(2 * CAMPAIGN):
+        for case in range(CAMPAIGN):
             out = f"interrupted-{case}"
-            words = self.words(out, "--neurons", 8, "--save-seconds", 1, "--batch-tokens", 500)
+            words = self.words(out, "--save-seconds", 1, "--batch-tokens", 500)
             for attempt in range(3):
                 process = start(words, draw.choice((1, 2, 3)))
                 wait_until(lambda: (self.scratch / out / "partial").exists() or process.poll() is not None)
@@ -68,12 +68,12 @@ class FeaturesTest(SystemTest):
             self.assertEqual(done.returncode, 0, done.stdout)
             self.assert_is_reference(out)
             good += 1
-        tell("features", "collections killed and stopped at random, then the bytes of the uninterrupted one", good, 2 * CAMPAIGN)
+        tell("features", "collections killed and stopped at random, then the bytes of the uninterrupted one", good, CAMPAIGN)
 
     def test_a_dry_run_writes_nothing(self):
         done = run(self.words("dry", "--dry-run"))
         self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertIn("features in 4 layers over 1500 conversations", done.stdout)
+        self.assertIn("features in 4 layers over 400 conversations", done.stdout)
         self.assertFalse((self.scratch / "dry").exists())
 
 
