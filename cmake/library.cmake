@@ -20,21 +20,25 @@ endfunction()
 # Tests run beside each other: with its default, waiting OpenMP threads would hold cores for milliseconds.
 set(TADAPT_SHORT_WAITS GOMP_SPINCOUNT=1000)
 
-# Instrumented tests take longer to compile than to run, so they are not optimised; the libraries under test are.
+# Most instrumented tests take longer to compile than to run, so they are not optimised; what they test is.
 add_library(tadapt_test_options INTERFACE)
 target_compile_options(tadapt_test_options INTERFACE $<$<BOOL:${TADAPT_SANITIZE}>:-O0>)
 
-# tadapt_test(FOLDER LIBS <targets> [RELIABILITY <GoogleTest filter>]): one GoogleTest binary of tests/FOLDER/*_test.cc,
-# each case a ctest case; those of the filter have the label "reliability".
+# tadapt_test(FOLDER LIBS <targets> [RELIABILITY <GoogleTest filter>] [COMPUTES]): one GoogleTest binary of
+# tests/FOLDER/*_test.cc, each case a ctest case; those of the filter have the label "reliability". COMPUTES: the tests
+# themselves do much arithmetic, and are always optimised.
 function(tadapt_test folder)
-  cmake_parse_arguments(ARG "" "TIMEOUT;RELIABILITY" "LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "COMPUTES" "TIMEOUT;RELIABILITY" "LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/*.cc)
   if(NOT sources)
     return()
   endif()
   string(REPLACE "/" "_" target test_${folder})
   add_executable(${target} ${sources})
-  target_link_libraries(${target} PRIVATE ${ARG_LIBS} GTest::gmock GTest::gtest_main tadapt_test_options)
+  target_link_libraries(${target} PRIVATE ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  if(NOT ARG_COMPUTES)
+    target_link_libraries(${target} PRIVATE tadapt_test_options)
+  endif()
   target_compile_definitions(${target} PRIVATE TADAPT_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                                TADAPT_BINARY_DIR="${CMAKE_BINARY_DIR}")
   if(NOT ARG_TIMEOUT)
@@ -54,7 +58,7 @@ endfunction()
 function(tadapt_test_program target source)
   cmake_parse_arguments(ARG "" "" "LIBS" ${ARGN})
   add_executable(${target} ${source})
-  target_link_libraries(${target} PRIVATE ${ARG_LIBS} tadapt_test_options)
+  target_link_libraries(${target} PRIVATE ${ARG_LIBS})
 endfunction()
 
 # tadapt_mpi_test(NAME TARGET RANKS <counts> [ARGS …] [TIMEOUT s] [LABELS …]): ctest cases NAME_<n> that run TARGET with

@@ -94,8 +94,9 @@ class Sweep {
       const fs::path run = study_.options(point).dir;
       if (!evaluator)
         evaluator = std::make_unique<Evaluator>(request_.options, request_.options.corpus.validation, environment_);
-      const Evaluation evaluation = evaluator->evaluate(load_fitting_adapters(request_.options, {.path = run, .edit = {}}, environment_),
-                                                        FaithfulnessOptions::Partial::kNone);
+      const Evaluation evaluation =
+          evaluator->evaluate(load_fitting_adapters(request_.options, {.path = run, .edit = {}}, environment_),
+                              FaithfulnessOptions::Partial::kNone);
       on_rank_zero(environment_.world, [&] {
         write_atomically(environment_.files, run / kEvaluationFile, to_json(evaluation));
         return std::string();
