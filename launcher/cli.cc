@@ -22,6 +22,7 @@ constexpr Command kCommands[] = {
     {"eval", "compare base, hybrid, adapter and target models", eval_command},
     {"generate", "responses of base, hybrid, adapter model or target to prompts", generate_command},
     {"benchmark", "accuracy, length and hesitation of all four on questions", benchmark_command},
+    {"attribute", "graphs of what made a prompt's next token likely, feature by feature", attribute_command},
     {"report", "runs and sweeps as one HTML page: curves, layers, results, comparison", report_command},
     {"export", "write adapters in forms that others read", export_command},
     {"inspect", "say what a cache, checkpoint, model or run directory holds", inspect_command},

@@ -15,6 +15,7 @@ int capture_command(const Words& words, const Process& process);
 int eval_command(const Words& words, const Process& process);
 int generate_command(const Words& words, const Process& process);
 int benchmark_command(const Words& words, const Process& process);
+int attribute_command(const Words& words, const Process& process);
 int report_command(const Words& words, const Process& process);
 int export_command(const Words& words, const Process& process);
 int inspect_command(const Words& words, const Process& process);
