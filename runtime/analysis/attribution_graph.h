@@ -39,7 +39,7 @@ struct AttributionGraph {
 };
 
 struct GrowthOptions {
-  LogitChoice logits;
+  LogitChoice logits = {};
   std::int64_t most_features = 10'000;  ///< nodes
   int batch = 32;                       ///< targets that go back at once
   int batches_a_ranking = 4;            ///< after so many the features that are left are ranked again

@@ -21,14 +21,15 @@ constexpr std::int64_t kMlpRows = 1024;
 struct Constants {
   Tensor counting;  ///< [T + 1] int32
   Tensor zeros;     ///< float32, as many as any matrix of vectors has rows
+  Tensor ones;      ///< [T] float32: what is active
 
   /// One pair a row: with vector 0 always, or with the vector of the row's number.
   SparseFeatures same_vector(std::int64_t rows) const {
     return {counting.rows(0, rows + 1), Tensor(zeros.data(), DType::kInt32, {rows}, zeros.device()),
-            zeros.rows(0, rows)};
+            ones.rows(0, rows)};
   }
   SparseFeatures own_vector(std::int64_t rows) const {
-    return {counting.rows(0, rows + 1), counting.rows(0, rows), zeros.rows(0, rows)};
+    return {counting.rows(0, rows + 1), counting.rows(0, rows), ones.rows(0, rows)};
   }
 };
 
@@ -294,17 +295,20 @@ AttributionPass::AttributionPass(Context& context, const AttributionModel& model
       memory_(memory),
       record_(record),
       counting_(context.device(), DType::kInt32, {record.tokens() + 1}),
-      zeros_(context.device(), DType::kFloat32, {std::max(record.tokens(), model.most_features())}) {
+      zeros_(context.device(), DType::kFloat32, {std::max(record.tokens(), model.most_features())}),
+      ones_(context.device(), DType::kFloat32, {record.tokens()}) {
   std::vector<std::int32_t> numbers(static_cast<std::size_t>(record.tokens()) + 1);
   std::iota(numbers.begin(), numbers.end(), 0);
+  std::vector<float> ones(static_cast<std::size_t>(record.tokens()), 1.0f);
   copy(context, Tensor::of(std::span(numbers), {record.tokens() + 1}), counting_.tensor());
+  copy(context, Tensor::of(std::span(ones), {record.tokens()}), ones_.tensor());
   synchronize(context);
 }
 
 std::vector<Contributions> AttributionPass::run(std::span<const AttributionTarget> targets,
                                                 const std::function<void()>& on_layer) {
   if (targets.empty()) return {};
-  const Constants constants{counting_.tensor(), zeros_.tensor()};
+  const Constants constants{counting_.tensor(), zeros_.tensor(), ones_.tensor()};
   return Backward(context_, model_, memory_, record_, constants, targets).run(on_layer);
 }
 

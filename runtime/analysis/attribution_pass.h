@@ -39,7 +39,7 @@ class AttributionPass {
   const AttributionModel& model_;
   PromptMemory& memory_;
   const PromptRecord& record_;
-  Buffer counting_, zeros_;
+  Buffer counting_, zeros_, ones_;
 };
 
 }  // namespace tadapt

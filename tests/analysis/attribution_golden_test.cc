@@ -122,9 +122,12 @@ TEST_P(AttributionGolden, GraphsGrowAndArePruned) {
       };
       EXPECT_THAT(node_influence(graph), near(grown["influence"]));
       const PrunedGraph pruned = prune_graph(graph, {});
-      for (std::size_t node = 0; node < graph.first_logit(); ++node)
-        if (node_influence(graph)[node] > 0)
+      const std::vector<double> influence = node_influence(graph);
+      for (std::size_t node = 0; node < graph.first_logit(); ++node) {
+        if (influence[node] > 0) {
           EXPECT_NEAR(pruned.cumulative[node], grown["cumulative"][node].get<double>(), 1e-4);
+        }
+      }
       std::vector<std::size_t> nodes;
       std::vector<std::array<std::size_t, 2>> edges;
       for (std::size_t node = 0; node < graph.nodes.size(); ++node) {

@@ -150,6 +150,7 @@ TEST_P(AttributionPassTest, ContributionsAndBiasesAddUpToTheValue) {
   for (const Contributions& one : made.pass.run(some, testing::nothing)) {
     double sizes = std::abs(one.biases) + std::abs(one.first_position);
     for (const float contribution : one.features) sizes += std::abs(static_cast<double>(contribution));
+    for (const float contribution : one.tokens) sizes += std::abs(static_cast<double>(contribution));
     EXPECT_NEAR(one.residual(), 0.0, 1e-5 * sizes)
         << one.target.layer << " " << one.target.position << " " << one.target.id;
   }
