@@ -155,7 +155,8 @@ train: {{compute: fp32, batch_tokens: 256, steps: {STEPS}}}
         prompt = "<｜User｜>12 + 30<｜Assistant｜><think>\n12 + 30 = 42. wait"
         (self.out / "sum.txt").write_text(prompt, encoding="utf-8")
         graphs = self.out / "graphs"
-        tadapt("attribute", "--run", self.out / "run", "--prompts", self.out / "sum.txt", "--out", graphs, "--max-nodes", 60)
+        tadapt("attribute", "--run", self.out / "run", "--prompts", self.out / "sum.txt", "--out", graphs, "--max-nodes", 60,
+               "--node-share", 1, "--edge-share", 1)
         server = serve(str(graphs), port=0)
         self.addCleanup(server.stop)
         at = f"http://localhost:{server.httpd.server_address[1]}"
@@ -164,7 +165,7 @@ train: {{compute: fp32, batch_tokens: 256, steps: {STEPS}}}
             with urllib.request.urlopen(f"{at}/{name}", timeout=20) as answer:
                 return answer.read()
 
-        self.assertIn(b"<html", fetch("index.html").lower())
+        self.assertIn(b"attribution graph", fetch("index.html").lower())
         listed = [Metadata.model_validate(entry) for entry in json.loads(fetch("data/graph-metadata.json"))["graphs"]]
         self.assertEqual([entry.slug for entry in listed], ["sum"])
         model = Model.model_validate_json(fetch("graph_data/sum.json"))

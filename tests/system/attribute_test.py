@@ -129,7 +129,7 @@ class AttributeTest(SystemTest):
         self.refused(65, "long.txt: a prompt of", "positions", words=self.words("refused", prompts=long))
         self.refused(66, "nowhere", words=self.words("refused", prompts=self.scratch / "nowhere"))
         self.refused(78, "bytes", "models", "--batch", words=self.words("refused", "--memory-gib", 0.001))
-        self.refused(78, "--batch: expected a number from 1", words=self.words("refused", "--batch", 0))
+        self.refused(78, "--logits: expected a number from 1", words=self.words("refused", "--logits", 0))
         self.refused(78, "balances.json: of another job", words=self.words("undisturbed", "--logits", 3))
         self.assert_whole("undisturbed")
 

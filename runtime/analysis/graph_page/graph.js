@@ -65,7 +65,7 @@ function place() {
     left.set(column, x);
     x += Math.max(38, 12 * widest.get(column) + 10);
   }
-  const height = Math.max(34, Math.min(64, 620 / rows));
+  const height = Math.max(34, Math.min(100, 620 / rows));
   const yOf = (row) => 24 + (rows - 1 - row) * height;
   for (const cell of cells.values()) {
     cell.forEach((node, index) => {
