@@ -26,18 +26,25 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-/// What a graph's numbers depend on, but for the prompt.
-std::string job_of(const AttributionRequest& request, const AdapterBundle& bundle) {
-  std::string text = fmt::format("{} {} {} {} {} {} {} {} {} {}", model_fingerprint(request.options.model.target),
-                                 model_fingerprint(request.options.model.base), bundle.type, request.growth.logits.most,
-                                 request.growth.logits.mass, request.growth.most_features, request.growth.batch,
-                                 request.growth.batches_a_ranking, request.pruning.nodes, request.pruning.edges);
-  std::uint64_t hash = XXH3_64bits(text.data(), text.size());
+/// Of models and adapters.
+std::string identity_of(const RunOptions& options, const AdapterBundle& bundle) {
+  const std::string models = fmt::format("{} {} {}", model_fingerprint(options.model.target),
+                                         model_fingerprint(options.model.base), bundle.type);
+  std::uint64_t hash = XXH3_64bits(models.data(), models.size());
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     const Tensor masters = layer.store->master(0);
     hash = XXH3_64bits_withSeed(masters.data(), masters.bytes(), hash + static_cast<std::uint64_t>(layer.layer));
   }
   return fmt::format("{:016x}", hash);
+}
+
+/// What files depend on, but for the prompt.
+std::string job_of(const AttributionRequest& request, const std::string& identity) {
+  const GrowthOptions& growth = request.growth;
+  const std::string text = fmt::format("{} {} {} {} {} {} {} {} {}", identity, growth.logits.most, growth.logits.mass,
+                                       growth.most_features, growth.batch, growth.batches_a_ranking,
+                                       request.pruning.nodes, request.pruning.edges, request.feature_url);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
 std::string job_of(const std::string& job, const AttributionPrompt& prompt) {
@@ -93,7 +100,7 @@ class AttributionRun {
   AdapterBundle bundle_;
   std::vector<AttributionPrompt> prompts_;
   std::vector<std::size_t> missing_;
-  std::string job_;
+  std::string identity_, job_;
   std::int64_t left_bytes_ = 0;  ///< on the host, for contributions
 };
 
@@ -108,7 +115,8 @@ void AttributionRun::read_prompts() {
       throw DataError("{}: a prompt of {} tokens: the model has {} positions ({})", prompt.place, prompt.ids.size(),
                       config_.max_positions, config_.file.string());
   }
-  job_ = job_of(request_, bundle_);
+  identity_ = identity_of(request_.options, bundle_);
+  job_ = job_of(request_, identity_);
 }
 
 void AttributionRun::find_what_is_done() {
@@ -228,7 +236,7 @@ void AttributionRun::make_graph(AttributionModel& model, PromptMemory& memory, c
 void AttributionRun::write(const AttributionGraph& graph, const AttributionPrompt& prompt) {
   const PrunedGraph pruned = prune_graph(graph, request_.pruning);
   GraphLabels labels{.slug = prompt.slug,
-                     .scan = "tadapt-" + job_,
+                     .scan = "tadapt-" + identity_,
                      .prompt = shown_text(prompt.text),
                      .tokens = {},
                      .logits = {},

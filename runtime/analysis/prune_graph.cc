@@ -42,7 +42,9 @@ double last_taken(std::vector<double> scores, double share) {
 std::vector<double> cumulative_shares(const std::vector<double>& influence) {
   std::vector<std::size_t> order(influence.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return influence[a] > influence[b]; });
+  std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+    return influence[a] > influence[b] || (influence[a] == influence[b] && a < b);
+  });
   const double total = std::accumulate(influence.begin(), influence.end(), 0.0);
   std::vector<double> shares(influence.size());
   double reached = 0.0;
