@@ -168,6 +168,25 @@ TEST_P(AttributionPassTest, ATargetsNumbersAreItsOwn) {
   }
 }
 
+/// With adapters that are never active only tokens and biases are left.
+TEST_P(AttributionPassTest, NoFeatureNeedsToBeActive) {
+  const Shapes& shapes = all_shapes().front();
+  testing::write_tiny_model(directory_ / "target", shapes.model);
+  testing::write_tiny_model(directory_ / "base", shapes.base());
+  AdapterBundle bundle = shapes.bundle();
+  for (const AdapterBundle::Layer& layer : bundle.layers)
+    std::ranges::fill(layer.store->master_views(0)["b_enc"].span<float>(), -1000.0f);
+  testing::AttributionFixture fixture(GetParam(), directory_ / "target", directory_ / "base", std::move(bundle));
+  const std::vector<std::int32_t> ids = shapes.ids();
+  const PromptRecord record = fixture.record(ids);
+  EXPECT_EQ(record.pairs(), 0);
+  AttributionPass pass = fixture.pass(record);
+  for (const Contributions& one : pass.run(record.logit_targets({}), testing::nothing)) {
+    EXPECT_TRUE(one.features.empty());
+    EXPECT_NEAR(one.residual(), 0.0, 1e-4 * (1.0 + std::abs(one.target.value)));
+  }
+}
+
 TEST_P(AttributionPassTest, LaterLayersComeFirst) {
   Recorded made(GetParam(), directory_, all_shapes().front());
   std::vector<AttributionTarget> targets = testing::all_targets(made.record);
