@@ -1,6 +1,7 @@
 // Attribution against PyTorch's autograd and dense matrices (tests/golden/make_attribution_golden.py).
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -12,9 +13,13 @@ namespace {
 
 std::filesystem::path golden() { return std::filesystem::path(TADAPT_SOURCE_DIR) / "tests/golden"; }
 
-nlohmann::json cases() {
+/// A device that is run on the host is slow: it gets the shortest prompt only.
+nlohmann::json cases(Device device) {
   std::ifstream file(golden() / "attribution/golden.json");
-  return nlohmann::json::parse(file)["cases"];
+  nlohmann::json all = nlohmann::json::parse(file)["cases"];
+  if (device != Device::kCpu)
+    all.erase(std::remove_if(all.begin(), all.end(), [](const auto& one) { return one["ids"].size() > 2; }), all.end());
+  return all;
 }
 
 AdapterBundle golden_bundle() {
@@ -66,7 +71,7 @@ std::vector<double> by_source(const PromptRecord& record, const nlohmann::json& 
 }
 
 TEST_P(AttributionGolden, ContributionsOfEveryTarget) {
-  for (const nlohmann::json& expected : cases()) {
+  for (const nlohmann::json& expected : cases(GetParam())) {
     const auto ids = expected["ids"].get<std::vector<std::int32_t>>();
     const PromptRecord record = fixture_->record(ids);
     AttributionPass pass = fixture_->pass(record);
@@ -99,7 +104,7 @@ TEST_P(AttributionGolden, ContributionsOfEveryTarget) {
 }
 
 TEST_P(AttributionGolden, GraphsGrowAndArePruned) {
-  for (const nlohmann::json& expected : cases()) {
+  for (const nlohmann::json& expected : cases(GetParam())) {
     const auto ids = expected["ids"].get<std::vector<std::int32_t>>();
     const PromptRecord record = fixture_->record(ids);
     AttributionPass pass = fixture_->pass(record);
