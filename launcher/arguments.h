@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,6 +32,17 @@ std::optional<ParsedArguments> parse_arguments(const CommandSyntax& syntax, cons
 
 /// The text of a flag or operand; empty when it was not given.
 std::string text_of(const ParsedArguments& arguments, const std::string& name);
+
+/// The number that a flag was given; ConfigError naming the flag, what was expected and what was found.
+template <class T>
+T number_of(const ParsedArguments& arguments, const std::string& flag, T lowest, T highest) {
+  const std::string text = text_of(arguments, flag);
+  T number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !(lowest <= number && number <= highest))
+    throw ConfigError("--{}: expected a number from {} to {}, found '{}'", flag, lowest, highest, text);
+  return number;
+}
 
 /// A flag that is short for `--set key=…`.
 struct OptionFlag {

@@ -1,6 +1,5 @@
 #include "launcher/asked_models.h"
 
-#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -17,16 +16,6 @@ namespace po = boost::program_options;
 
 constexpr OptionFlag kFlags[] = {
     {"base", "model.base"}, {"target", "model.target"}, {"format", "corpus.format"}, {"device", "grid.device"}};
-
-template <class T>
-T number_of(const ParsedArguments& arguments, const char* flag, T lowest, T highest) {
-  const std::string text = text_of(arguments, flag);
-  T number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || !(lowest <= number && number <= highest))
-    throw ConfigError("--{}: expected a number from {} to {}, found '{}'", flag, lowest, highest, text);
-  return number;
-}
 
 }  // namespace
 

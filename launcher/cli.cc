@@ -23,6 +23,7 @@ constexpr Command kCommands[] = {
     {"generate", "responses of base, hybrid, adapter model or target to prompts", generate_command},
     {"benchmark", "accuracy, length and hesitation of all four on questions", benchmark_command},
     {"features", "what every feature is active on: counts, examples, promoted tokens", features_command},
+    {"attribute", "graphs of what made a prompt's next token likely, feature by feature", attribute_command},
     {"select", "features by a rule, as a set that interventions take", select_command},
     {"study", "an experiment of the paper from models to its table", study_command},
     {"report", "runs and sweeps as one HTML page: curves, layers, results, comparison", report_command},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "data/json.h"
 #include "runtime/report/page_files.h"
 #include "runtime/report/run_record.h"
 #include "runtime/report/sweep_record.h"
@@ -94,19 +95,7 @@ Json report_data(FileSystem& files, const std::vector<ReportSubject>& subjects) 
 }
 
 std::string json_for_script(const Json& data) {
-  std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
-  safe.reserve(text.size());
-  for (const char letter : text) {
-    if (letter == '<')
-      safe += "\\u003c";
-    else if (letter == '>')
-      safe += "\\u003e";
-    else if (letter == '&')
-      safe += "\\u0026";
-    else
-      safe += letter;
-  }
-  return safe;
+  return text_for_script(data.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 std::string report_page(const Json& data) {
