@@ -16,6 +16,7 @@ int eval_command(const Words& words, const Process& process);
 int generate_command(const Words& words, const Process& process);
 int benchmark_command(const Words& words, const Process& process);
 int features_command(const Words& words, const Process& process);
+int features_report_command(const Words& words, const Process& process);
 int attribute_command(const Words& words, const Process& process);
 int select_command(const Words& words, const Process& process);
 int study_command(const Words& words, const Process& process);

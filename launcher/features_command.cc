@@ -27,7 +27,8 @@ CommandSyntax syntax() {
       .about =
           "Runs the adapter model over a corpus and writes, for every feature, how often, where and on which\n"
           "examples it is active, and which tokens it promotes. PATH is a run, checkpoint or export. Conversations\n"
-          "without <think> … </think> are left out. An interrupted collection goes on when started again."};
+          "without <think> … </think> are left out. An interrupted collection goes on when started again.\n"
+          "`tadapt-dist features report` then makes a site of it."};
   add_option_flags(syntax.flags, kFlags);
   auto add = syntax.flags.add_options();
   const auto text = [](const char* name, const char* otherwise) {
@@ -74,6 +75,8 @@ std::optional<CircuitTracerFiles> export_format(const std::string& text) {
 }  // namespace
 
 int features_command(const Words& words, const Process& process) {
+  if (!words.empty() && words.front() == "report")
+    return features_report_command(Words(words.begin() + 1, words.end()), process);
   const auto arguments = parse_arguments(syntax(), words, process);
   if (!arguments) return static_cast<int>(ExitCode::kDone);
   for (const char* flag : {"run", "out"})

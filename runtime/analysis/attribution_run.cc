@@ -13,6 +13,7 @@
 #include "runtime/analysis/graph_json.h"
 #include "runtime/analysis/graph_page.h"
 #include "runtime/analysis/token_text.h"
+#include "runtime/bundle/feature_set.h"
 #include "runtime/eval/evaluation.h"
 #include "runtime/eval/rounds.h"
 #include "runtime/model/hybrid_weights.h"
@@ -100,7 +101,7 @@ class AttributionRun {
   AdapterBundle bundle_;
   std::vector<AttributionPrompt> prompts_;
   std::vector<std::size_t> missing_;
-  std::string identity_, job_;
+  std::string identity_, adapters_, job_;
   std::int64_t left_bytes_ = 0;  ///< on the host, for contributions
 };
 
@@ -116,6 +117,7 @@ void AttributionRun::read_prompts() {
                       config_.max_positions, config_.file.string());
   }
   identity_ = identity_of(request_.options, bundle_);
+  adapters_ = fingerprint(bundle_);
   job_ = job_of(request_, identity_);
 }
 
@@ -246,6 +248,7 @@ void AttributionRun::write(const AttributionGraph& graph, const AttributionPromp
     labels.logits.push_back(shown_text(tokenizer_->token_bytes(graph.nodes[node].id)));
   const Json json = graph_json(graph, pruned, labels), balances = balances_json(graph);
   const Json done = {{"job", job_of(job_, prompt)},
+                     {"adapters", adapters_},
                      {"metadata", graph_metadata(labels)},
                      {"summary", graph_summary(graph, pruned)},
                      {"targets", balances}};

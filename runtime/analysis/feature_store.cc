@@ -208,10 +208,10 @@ StoredTokens::Sequence StoredTokens::sequence(std::int64_t index) const {
           .regions = std::span(region_).subspan(begin, tokens)};
 }
 
-StoredTokens::Sequence StoredTokens::with_number(std::int64_t number) const {
+std::int64_t StoredTokens::index_of(std::int64_t number) const {
   const auto found = std::ranges::lower_bound(number_, number);
   if (found == number_.end() || *found != number) throw DataError("feature store: has no conversation {}", number);
-  return sequence(found - number_.begin());
+  return found - number_.begin();
 }
 
 std::string StoredTokens::text(std::int32_t id) const {

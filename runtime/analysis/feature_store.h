@@ -93,7 +93,10 @@ class StoredTokens {
   std::int64_t size() const { return static_cast<std::int64_t>(number_.size()); }
   Sequence sequence(std::int64_t index) const;
   /// DataError when there is none of this number.
-  Sequence with_number(std::int64_t number) const;
+  std::int64_t index_of(std::int64_t number) const;
+  Sequence with_number(std::int64_t number) const { return sequence(index_of(number)); }
+  /// Of all conversations, one after another.
+  std::span<const std::int32_t> ids() const { return id_; }
   /// Ids that the tokenizer has.
   std::int32_t vocabulary_size() const { return static_cast<std::int32_t>(text_begin_.size()) - 1; }
   /// As people are shown it (shown_text); empty for an id without a token.
