@@ -60,9 +60,7 @@ class FeatureSite {
     });
     std::int64_t features = 0;
     for (const int layer : store_->layers()) features += store_->features(layer);
-    return {.features = features,
-            .labels = static_cast<std::int64_t>(labels_.size()),
-            .graphs = static_cast<std::int64_t>(graphs_.size())};
+    return {.features = features, .labels = labels_.size(), .graphs = static_cast<std::int64_t>(graphs_.size())};
   }
 
  private:
@@ -85,7 +83,7 @@ class FeatureSite {
   fs::path out_, partial_;
   std::optional<FeatureStore> store_;
   std::optional<StoredTokens> tokens_;
-  FeatureLabels labels_;
+  SiteLabels labels_;
   std::vector<std::string> slugs_;
   std::vector<SiteGraph> graphs_;
   GraphNeighbours neighbours_;
@@ -94,7 +92,7 @@ class FeatureSite {
 
 void FeatureSite::open() {
   store_.emplace(files_, request_.features);
-  if (!request_.labels.empty()) labels_ = FeatureLabels(files_, request_.labels, *store_);
+  if (!request_.labels.empty()) labels_ = SiteLabels(files_, request_.labels, *store_);
   if (!request_.graphs.empty()) slugs_ = graph_slugs(files_, request_.graphs);
   tokens_.emplace(store_->tokens());
 }

@@ -17,7 +17,7 @@ struct FeatureSiteRequest {
   std::filesystem::path features;     ///< a feature store
   std::filesystem::path out;          ///< a folder that is not there, empty, or a site
   std::filesystem::path graphs = {};  ///< attribution graphs of the same adapters; empty: none
-  std::filesystem::path labels = {};  ///< see FeatureLabels; empty: none
+  std::filesystem::path labels = {};  ///< see SiteLabels; empty: none
 };
 
 struct FeatureSiteSummary {
@@ -25,7 +25,7 @@ struct FeatureSiteSummary {
 };
 
 /// Writes the site beside `out` and puts it there when it is whole; until then an older one stays. The files depend on
-/// the request alone. Ranks share layers, each in memory one layer at a time. Errors of FeatureStore, FeatureLabels and
+/// the request alone. Ranks share layers, each in memory one layer at a time. Errors of FeatureStore, SiteLabels and
 /// read_graph; WriteError when `out` is something else than a site, ConfigError when what is read lies in it, and for
 /// graphs or labels of other adapters. Collective.
 FeatureSiteSummary write_feature_site(const FeatureSiteRequest& request, const RunEnvironment& environment);

@@ -77,10 +77,17 @@ class ExampleColumns {
   std::vector<float> activation_, near_activation_;
 };
 
+/// A score that does not exist is null.
+Json label_json(const FeatureLabel& label, std::int64_t class_number) {
+  Json json = {{"class", class_number}, {"description", label.description}};
+  if (label.detection) json["detection"] = {label.detection->balanced_top(), label.detection->balanced_uniform()};
+  return json;
+}
+
 }  // namespace
 
-Json features_chunk(const StoredLayer& layer, std::int64_t first, const StoredTokens& tokens,
-                    const FeatureLabels& labels, const GraphNeighbours& neighbours) {
+Json features_chunk(const StoredLayer& layer, std::int64_t first, const StoredTokens& tokens, const SiteLabels& labels,
+                    const GraphNeighbours& neighbours) {
   std::vector<std::int64_t> id, active, by_domain, by_region, by_thinking, histogram;
   LensColumns promoted, suppressed;
   ExampleColumns examples(tokens, layer.layer());
@@ -99,9 +106,8 @@ Json features_chunk(const StoredLayer& layer, std::int64_t first, const StoredTo
     examples.add(feature);
     const std::string name = std::to_string(feature.id);
     if (Json beside = neighbours.of(layer.layer(), feature.id); !beside.is_null()) edges[name] = std::move(beside);
-    if (const FeatureLabel& label = labels.of(layer.layer(), feature.id);
-        label.class_number > 0 || !label.description.empty())
-      said[name] = {{"class", label.class_number}, {"description", label.description}};
+    if (const FeatureLabel* label = labels.find(layer.layer(), feature.id); label != nullptr)
+      said[name] = label_json(*label, labels.class_number(layer.layer(), feature.id));
   }
   return {{"id", site_column(id)},
           {"active", site_column(active)},

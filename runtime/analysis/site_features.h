@@ -16,7 +16,7 @@ inline constexpr std::int64_t kTokensAChunk = 32768;
 /// conversation's place in sequences_chunk, and the activations near it. DataError naming an example that lies outside
 /// its conversation.
 nlohmann::ordered_json features_chunk(const StoredLayer& layer, std::int64_t first, const StoredTokens& tokens,
-                                      const FeatureLabels& labels, const GraphNeighbours& neighbours);
+                                      const SiteLabels& labels, const GraphNeighbours& neighbours);
 
 /// Of each conversation: number, line of the corpus file, domain, and where its tokens begin.
 nlohmann::ordered_json sequences_chunk(const StoredTokens& tokens);

@@ -19,7 +19,7 @@ struct Columns {
   std::vector<float> largest;
   Json descriptions = Json::array();
 
-  void add(const StoredFeature& feature, const FeatureLabel& label) {
+  void add(const StoredFeature& feature, std::int64_t label_class, const FeatureLabel* label) {
     const LargestPart of_region = largest_part(feature.counts.by_region);
     const LargestPart of_domain = largest_part(feature.counts.by_domain);
     id.push_back(feature.id);
@@ -29,8 +29,8 @@ struct Columns {
     region_percent.push_back(of_region.percent);
     domain.push_back(of_domain.part);
     domain_percent.push_back(of_domain.percent);
-    class_number.push_back(static_cast<std::int64_t>(label.class_number));
-    descriptions.push_back(label.description);
+    class_number.push_back(label_class);
+    descriptions.push_back(label == nullptr ? "" : label->description);
     for (const LensToken& token : feature.promoted) promoted.push_back(token.id);
   }
 
@@ -47,13 +47,13 @@ struct Columns {
 };
 
 /// The row of the feature that was added last.
-Json row_of(const Columns& columns, const StoredLayer& layer, const StoredFeature& feature, const StoredTokens& tokens,
-            const FeatureLabel& label) {
+Json row_of(const Columns& columns, const StoredLayer& layer, const StoredFeature& feature,
+            const StoredTokens& tokens) {
   Json texts = Json::array();
   for (const LensToken& token : feature.promoted) texts.push_back(tokens.text(token.id));
   return Json::array({layer.layer(), feature.id, feature.counts.active, shortest_decimal(columns.largest.back()),
                       columns.region.back(), columns.region_percent.back(), columns.domain.back(),
-                      columns.domain_percent.back(), label.class_number, label.description, texts});
+                      columns.domain_percent.back(), columns.class_number.back(), columns.descriptions.back(), texts});
 }
 
 }  // namespace
@@ -70,19 +70,18 @@ bool FirstRow::operator<(const FirstRow& other) const {
   return std::tuple(-active, layer, id) < std::tuple(-other.active, other.layer, other.id);
 }
 
-LayerIndex make_layer_index(const StoredLayer& layer, const StoredTokens& tokens, const FeatureLabels& labels) {
+LayerIndex make_layer_index(const StoredLayer& layer, const StoredTokens& tokens, const SiteLabels& labels) {
   Columns columns;
   LayerIndex index;
   std::int64_t live = 0, active = 0;
   for (std::int64_t i = 0; i < layer.features(); ++i) {
     const StoredFeature feature = layer.feature(i);
-    const FeatureLabel& label = labels.of(layer.layer(), feature.id);
-    columns.add(feature, label);
+    columns.add(feature, labels.class_number(layer.layer(), feature.id), labels.find(layer.layer(), feature.id));
     live += feature.counts.active > 0 ? 1 : 0;
     active += feature.counts.active;
     FirstRow row{.active = feature.counts.active, .layer = layer.layer(), .id = feature.id, .row = {}};
     if (index.first.size() == kFirstRows && !(row < index.first.back())) continue;
-    row.row = row_of(columns, layer, feature, tokens, label);
+    row.row = row_of(columns, layer, feature, tokens);
     index.first.insert(std::ranges::upper_bound(index.first, row, std::less()), std::move(row));
     if (index.first.size() > kFirstRows) index.first.pop_back();
   }

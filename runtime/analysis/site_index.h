@@ -36,6 +36,6 @@ struct LayerIndex {
   nlohmann::ordered_json summary;  ///< {layer, features, live, active}
   std::vector<FirstRow> first;     ///< at most kFirstRows, in order
 };
-LayerIndex make_layer_index(const StoredLayer& layer, const StoredTokens& tokens, const FeatureLabels& labels);
+LayerIndex make_layer_index(const StoredLayer& layer, const StoredTokens& tokens, const SiteLabels& labels);
 
 }  // namespace tadapt

@@ -1,49 +1,45 @@
 #include "runtime/analysis/site_labels.h"
 
 #include <algorithm>
-#include <limits>
+#include <set>
 
 #include "data/json.h"
-#include "data/json_field.h"
-#include "data/line_reader.h"
 
 namespace tadapt {
+namespace {
 
-FeatureLabels::FeatureLabels(FileSystem& files, const std::filesystem::path& file, const FeatureStore& store) {
+std::string class_name(const FeatureLabel& label) {
+  return label.subclass.empty() ? label.main_class : label.main_class + "/" + label.subclass;
+}
+
+}  // namespace
+
+SiteLabels::SiteLabels(FileSystem& files, const std::filesystem::path& file, const FeatureStore& store)
+    : labels_(read_feature_labels(files, file)) {
+  if (labels_.adapters != store.description().identity)
+    throw ConfigError("{}: labels for features of {}; {} holds those of {}", file.string(), in_quotes(labels_.adapters),
+                      store.directory().string(), store.description().identity);
   const std::vector<int> layers = store.layers();
-  // Of neurons only some are in a store, whatever their number.
-  const bool has_all = store.description().subject == "adapters";
-  LineReader lines(files, file);
-  std::int64_t number = 0;
-  for (std::string text; lines.next(text);) {
-    const std::string place = fmt::format("{}:{}", file.string(), ++number);
-    const nlohmann::json json = parse_json(text, place);
-    const JsonField line(json, place);
-    const std::string adapters = line["adapters"].string_or(store.description().identity);
-    if (adapters != store.description().identity)
-      throw ConfigError("{}: a label for features of {}; {} holds those of {}", place, in_quotes(adapters),
-                        store.directory().string(), store.description().identity);
-    const std::int64_t layer = line["layer"].integer(0, std::numeric_limits<int>::max());
+  std::set<std::string> given;
+  for (const auto& [feature, label] : labels_.of_feature) {
+    const auto [layer, id] = feature;
     if (!std::ranges::count(layers, layer))
-      throw DataError("{}: layer {} is not in {}", place, layer, store.directory().string());
-    const std::int64_t features =
-        has_all ? store.features(static_cast<int>(layer)) : std::numeric_limits<std::int32_t>::max();
-    const std::int64_t feature = line["feature"].integer(0, std::numeric_limits<std::int32_t>::max());
-    if (feature >= features) throw DataError("{}: feature {} of the {} of layer {}", place, feature, features, layer);
-    labels_[{static_cast<int>(layer), static_cast<std::int32_t>(feature)}] = {
-        .class_number = number_of(line["class"].string_or("")), .description = line["description"].string_or("")};
+      throw DataError("{}: a label for feature {} of layer {}, which {} has not", file.string(), id, layer,
+                      store.directory().string());
+    // Of neurons only some are in a store, whatever their number.
+    const bool has_all = store.description().subject == "adapters";
+    if (has_all && id >= store.features(layer))
+      throw DataError("{}: a label for feature {} of the {} of layer {}", file.string(), id, store.features(layer),
+                      layer);
+    given.insert(class_name(label));
   }
+  given.erase("");
+  classes_.insert(classes_.end(), given.begin(), given.end());
 }
 
-const FeatureLabel& FeatureLabels::of(int layer, std::int32_t feature) const {
-  const auto found = labels_.find({layer, feature});
-  return found == labels_.end() ? none_ : found->second;
-}
-
-std::size_t FeatureLabels::number_of(const std::string& name) {
-  const auto [place, is_new] = numbers_.try_emplace(name, classes_.size());
-  if (is_new) classes_.push_back(name);
-  return place->second;
+std::int64_t SiteLabels::class_number(int layer, std::int32_t feature) const {
+  const FeatureLabel* label = find(layer, feature);
+  return label == nullptr ? 0 : std::ranges::find(classes_, class_name(*label)) - classes_.begin();
 }
 
 }  // namespace tadapt

@@ -51,7 +51,9 @@ function facts(feature) {
 
 function labelLine(label) {
   if (!label) return null;
-  return element('p.said', label.class ? element('span.kind', className(label.class)) : null, oneLine(label.description));
+  const scores = (label.detection ?? []).map((score, i) => (score === null ? null : `${percent(score)} ${['strongest', 'drawn'][i]}`)).filter((score) => score);
+  return element('p.said', label.class ? element('span.kind', className(label.class)) : null, oneLine(label.description),
+      scores.length ? element('span.quiet', ` Texts told apart by this description: ${scores.join(', ')}; 50 % is chance.`) : null);
 }
 
 // Where the list goes on from here; the features beside it in its layer while the list is not known.

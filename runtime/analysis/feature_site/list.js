@@ -110,6 +110,12 @@ function searchField() {
   return made;
 }
 
+// Classes, and those that others are parts of.
+function classMenu() {
+  const names = new Set(data.classes.filter((name) => name).flatMap((name) => [name.split('/')[0], name]));
+  return [...names].map((name) => [name, oneLine(name)]);
+}
+
 function toolbar() {
   const numbered = (names) => names.map((name, number) => [String(number), name]);
   const controls = {
@@ -117,7 +123,7 @@ function toolbar() {
     layer: menu('layer', [['', 'all layers'], ...data.layers.map(({layer}) => [String(layer), `layer ${layer}`])], (layer) => change({layer})),
     region: menu('region', [['', 'all regions'], ...numbered(data.regions.map((_, region) => regionName(region)))], (region) => change({region})),
     domain: menu('domain', [['', 'all domains'], ...numbered(data.domains.map((_, domain) => domainName(domain)))], (domain) => change({domain})),
-    kind: menu('class', [['', 'all classes'], ...numbered(data.classes.map((_, kind) => className(kind) || 'no class'))], (kind) => change({kind})),
+    kind: menu('class', [['', 'all classes'], ...classMenu(), ['none', 'no class']], (kind) => change({kind})),
     alive: menu('live or dead', [['', 'live and dead'], ['live', 'live'], ['dead', 'dead']], (alive) => change({alive})),
     sort: menu('order', kColumns.map(([sort, , text]) => [sort, text]), (sort) => change({sort, up: ''})),
   };

@@ -69,7 +69,11 @@ function select(query) {
   equals(query.layer, index.layer);
   equals(query.region, index.region);
   equals(query.domain, index.domain);
-  equals(query.kind, index.kind);
+  if (query.kind !== '') {
+    // "reasoning" means "reasoning/hesitation" too.
+    const meant = data.classes.map((name) => name === query.kind || name.startsWith(`${query.kind}/`) || (query.kind === 'none' && !name));
+    tests.push((place) => meant[index.kind[place]]);
+  }
   if (query.region || query.domain) tests.push((place) => index.active[place] > 0);
   if (query.alive) tests.push((place) => index.active[place] > 0 === (query.alive === 'live'));
   for (const word of wordsOf(query.q)) tests.push((place) => speaksOf(place, word));
