@@ -1,6 +1,4 @@
 // `tadapt-dist features`: what every feature of the adapters is active on.
-#include <charconv>
-
 #include "launcher/arguments.h"
 #include "launcher/artifact.h"
 #include "launcher/commands.h"
@@ -50,15 +48,6 @@ CommandSyntax syntax() {
   return syntax;
 }
 
-std::int64_t number_of(const ParsedArguments& arguments, const char* flag, std::int64_t lowest, std::int64_t highest) {
-  const std::string text = text_of(arguments, flag);
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < lowest || number > highest)
-    throw ConfigError("--{}: expected a number from {} to {}, found '{}'", flag, lowest, highest, text);
-  return number;
-}
-
 NeuronRule neuron_rule(const std::string& text) {
   if (text == "positive") return NeuronRule::kPositive;
   if (text == "absolute") return NeuronRule::kAbsolute;
@@ -87,18 +76,19 @@ int features_command(const Words& words, const Process& process) {
                                     : options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
   require_set(options, {"model.base", "model.target", "corpus.validation"});
   constexpr std::int64_t kMost = std::int64_t{1} << 53;
-  const FeatureRequest request{.options = options,
-                               .adapters = path,
-                               .corpus = options.corpus.validation,
-                               .out = process.current_directory / text_of(*arguments, "out"),
-                               .records = {.seed = static_cast<std::uint64_t>(number_of(*arguments, "seed", 0, kMost)),
-                                           .top = static_cast<int>(number_of(*arguments, "top", 1, 1000)),
-                                           .sampled = static_cast<int>(number_of(*arguments, "sampled", 0, 1000))},
-                               .neurons = number_of(*arguments, "neurons", 0, 1 << 20),
-                               .neuron_rule = neuron_rule(text_of(*arguments, "neuron-rule")),
-                               .circuit_tracer = export_format(text_of(*arguments, "export")),
-                               .batch_tokens = number_of(*arguments, "batch-tokens", 1, 1 << 20),
-                               .save_seconds = static_cast<double>(number_of(*arguments, "save-seconds", 1, 1 << 20))};
+  const FeatureRequest request{
+      .options = options,
+      .adapters = path,
+      .corpus = options.corpus.validation,
+      .out = process.current_directory / text_of(*arguments, "out"),
+      .records = {.seed = static_cast<std::uint64_t>(number_of<std::int64_t>(*arguments, "seed", 0, kMost)),
+                  .top = static_cast<int>(number_of<std::int64_t>(*arguments, "top", 1, 1000)),
+                  .sampled = static_cast<int>(number_of<std::int64_t>(*arguments, "sampled", 0, 1000))},
+      .neurons = number_of<std::int64_t>(*arguments, "neurons", 0, 1 << 20),
+      .neuron_rule = neuron_rule(text_of(*arguments, "neuron-rule")),
+      .circuit_tracer = export_format(text_of(*arguments, "export")),
+      .batch_tokens = number_of<std::int64_t>(*arguments, "batch-tokens", 1, 1 << 20),
+      .save_seconds = static_cast<double>(number_of<std::int64_t>(*arguments, "save-seconds", 1, 1 << 20))};
   const RunSession session(options, process);
   if (arguments->count("dry-run") > 0) {
     describe_features(request, session.environment());

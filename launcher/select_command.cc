@@ -1,8 +1,7 @@
 // `tadapt-dist select`: features by a rule, as a set that interventions take.
-#include <cmath>
-
 #include "launcher/arguments.h"
 #include "launcher/commands.h"
+#include "launcher/output_file.h"
 #include "runtime/analysis/feature_rule.h"
 
 namespace tadapt {
@@ -21,6 +20,9 @@ CommandSyntax syntax() {
           "  template(share=0.8)     that share of the top examples stands at a position of the template\n"
           "  region(NAME, share=0.5), domain(NAME, share=0.5)  that share of the activations is there\n"
           "  active(from=0, to=1)    the share of tokens on which it is active\n"
+          "  class(LABEL…, labels=FILE, task=TASK)  it was given one of the labels\n"
+          "  influence(WORD…, graphs=DIR, share=0.01)  it has that share of the influence of all features on these\n"
+          "                          words as next tokens, in the graphs that `tadapt-dist attribute` wrote\n"
           "  set(FILE)               a saved set\n"
           "  control(RULE, seed=0, times=1)  live features that the rule leaves out, as many of each layer\n"
           "hesitation-output, hesitation-template and hesitation stand for the paper's rules.",
@@ -38,40 +40,32 @@ std::string written_out(const std::string& rule) {
   return rule;
 }
 
-std::int64_t features_of(const FeatureStore& store) {
+std::string share_text(std::int64_t part, std::int64_t whole) {
+  return fmt::format("{} of {} ({:.2f} %)", part, whole,
+                     100.0 * static_cast<double>(part) / static_cast<double>(whole));
+}
+
+std::string count_of(const Selection& selection, const FeatureStore& store) {
   std::int64_t all = 0;
-  for (const int layer : store.layers()) all += store.features(layer);
-  return all;
-}
-
-std::string count_of(const FeatureSet& set, const FeatureStore& store) {
-  std::string text = fmt::format("{} of {} features ({:.2f} %)\n", set.size(), features_of(store),
-                                 100.0 * static_cast<double>(set.size()) / static_cast<double>(features_of(store)));
+  std::string layers;
   for (const int layer : store.layers()) {
-    const auto ids = set.features.find(layer);
-    text += fmt::format("  layer {:>3}: {:>7} of {}\n", layer, ids == set.features.end() ? 0 : ids->second.size(),
-                        store.features(layer));
+    const auto ids = selection.set.features.find(layer);
+    layers += fmt::format(
+        "  layer {:>3}: {}\n", layer,
+        share_text(ids == selection.set.features.end() ? 0 : std::ssize(ids->second), store.features(layer)));
+    all += store.features(layer);
   }
-  return text;
+  return fmt::format("{}: {} features, {} of them live, {:.2f} active per token\n{}", selection.set.rule,
+                     share_text(selection.set.size(), all), selection.live, selection.active_per_token, layers);
 }
 
-/// How the count depends on the number of promoted tokens looked at, where the rule looks at them.
-std::string sensitivity(const std::string& rule, const RuleSubject& subject) {
-  const std::string call = "promotes(";
-  if (rule.find(call) == rule.npos || rule.find("top=") != rule.npos) return {};
+constexpr int kTops[] = {1, 2, 3, 5, 10};
+
+/// How the count depends on the number of promoted tokens looked at.
+std::string sensitivity(std::span<const Selection> by_top) {
   std::string text = "by the number of promoted tokens looked at:";
-  for (const int top : {1, 2, 3, 5, 10}) {
-    std::string other;
-    std::size_t at = 0;
-    for (std::size_t begin; (begin = rule.find(call, at)) != rule.npos;) {
-      const std::size_t end = rule.find(')', begin);
-      if (end == rule.npos) return {};
-      other += rule.substr(at, end - at) + fmt::format(", top={}", top);
-      at = end;
-    }
-    other += rule.substr(at);
-    text += fmt::format(" {}: {}{}", top, select_features(other, "", subject).size(), top == 10 ? "\n" : ",");
-  }
+  for (std::size_t i = 0; i < by_top.size(); ++i) text += fmt::format(" {}: {},", kTops[i], by_top[i].set.size());
+  text.back() = '\n';
   return text;
 }
 
@@ -86,10 +80,16 @@ int select_command(const Words& words, const Process& process) {
   const std::string name = arguments->count("name") > 0 ? text_of(*arguments, "name")
                            : out.empty()                ? rule
                                                         : out.stem().string();
+  if (!out.empty()) require_writable(process.files, process.current_directory / out);
+  std::vector<NamedRule> rules{{.name = name, .rule = rule}};
+  for (const int top : kTops) rules.push_back({.name = {}, .rule = rule, .promoted_tokens = top});
   const RuleSubject subject{store, process.files, process.current_directory};
-  const FeatureSet set = select_features(rule, name, subject);
-  process.print(fmt::format("{}: {}{}", rule, count_of(set, store), sensitivity(rule, subject)));
-  if (!out.empty()) write_feature_set(process.files, process.current_directory / out, set);
+  const bool looks_at_promoted = parse_feature_rule(rules.front(), subject).text != rule;
+  if (!looks_at_promoted) rules.resize(1);
+  const std::vector<Selection> found = select_features(rules, subject);
+  process.print(count_of(found.front(), store));
+  if (looks_at_promoted) process.print(sensitivity(std::span(found).subspan(1)));
+  if (!out.empty()) write_feature_set(process.files, process.current_directory / out, found.front().set);
   return static_cast<int>(ExitCode::kDone);
 }
 

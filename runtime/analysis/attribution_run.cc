@@ -28,15 +28,10 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 /// Of models and adapters.
-std::string identity_of(const RunOptions& options, const AdapterBundle& bundle) {
-  const std::string models = fmt::format("{} {} {}", model_fingerprint(options.model.target),
-                                         model_fingerprint(options.model.base), bundle.type);
-  std::uint64_t hash = XXH3_64bits(models.data(), models.size());
-  for (const AdapterBundle::Layer& layer : bundle.layers) {
-    const Tensor masters = layer.store->master(0);
-    hash = XXH3_64bits_withSeed(masters.data(), masters.bytes(), hash + static_cast<std::uint64_t>(layer.layer));
-  }
-  return fmt::format("{:016x}", hash);
+std::string identity_of(const RunOptions& options, const std::string& adapters) {
+  const std::string text =
+      fmt::format("{} {} {}", model_fingerprint(options.model.target), model_fingerprint(options.model.base), adapters);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
 /// What files depend on, but for the prompt.
@@ -69,7 +64,7 @@ class AttributionRun {
       : request_(request), environment_(environment) {}
 
   void run() {
-    bundle_ = load_fitting_adapters(request_.options, request_.adapters, environment_);
+    bundle_ = load_fitting_adapters(request_.options, {.path = request_.adapters, .edit = {}}, environment_);
     agree(environment_.world, [&] { read_prompts(); });
     find_what_is_done();
     if (!missing_.empty()) {
@@ -83,7 +78,6 @@ class AttributionRun {
   fs::path file_of(const AttributionPrompt& prompt, const char* ending) const {
     return request_.directory / (prompt.slug + ending);
   }
-  static constexpr char kBalances[] = ".balances.json";
 
   void read_prompts();
   void find_what_is_done();
@@ -101,7 +95,7 @@ class AttributionRun {
   AdapterBundle bundle_;
   std::vector<AttributionPrompt> prompts_;
   std::vector<std::size_t> missing_;
-  std::string identity_, adapters_, job_;
+  std::string adapters_, identity_, job_;
   std::int64_t left_bytes_ = 0;  ///< on the host, for contributions
 };
 
@@ -116,8 +110,8 @@ void AttributionRun::read_prompts() {
       throw DataError("{}: a prompt of {} tokens: the model has {} positions ({})", prompt.place, prompt.ids.size(),
                       config_.max_positions, config_.file.string());
   }
-  identity_ = identity_of(request_.options, bundle_);
   adapters_ = fingerprint(bundle_);
+  identity_ = identity_of(request_.options, adapters_);
   job_ = job_of(request_, identity_);
 }
 
@@ -126,7 +120,7 @@ void AttributionRun::find_what_is_done() {
     environment_.files.make_directories(request_.directory);
     std::string marks;
     for (const AttributionPrompt& prompt : prompts_) {
-      const fs::path path = file_of(prompt, kBalances);
+      const fs::path path = file_of(prompt, kBalancesEnding);
       const bool is_done = environment_.files.exists(path);
       if (is_done && parse_json(read_text(environment_.files, path), path).value("job", "") != job_of(job_, prompt))
         throw ConfigError("{}: of another job (other models, adapters, options or prompt); choose another place",
@@ -254,14 +248,14 @@ void AttributionRun::write(const AttributionGraph& graph, const AttributionPromp
                      {"targets", balances}};
   write_atomically(environment_.files, file_of(prompt, ".json"), json.dump() + "\n");
   write_atomically(environment_.files, file_of(prompt, ".html"), graph_page(json, balances, request_.feature_url));
-  write_atomically(environment_.files, file_of(prompt, kBalances), done.dump() + "\n");
+  write_atomically(environment_.files, file_of(prompt, kBalancesEnding), done.dump() + "\n");
 }
 
 /// The metadata of all graphs, and a line about each.
 std::string AttributionRun::finish() {
   Json graphs = Json::array();
   for (const AttributionPrompt& prompt : prompts_) {
-    const fs::path path = file_of(prompt, kBalances);
+    const fs::path path = file_of(prompt, kBalancesEnding);
     const Json done = Json::parse(read_text(environment_.files, path));
     const Json& summary = done["summary"];
     graphs.push_back(done["metadata"]);
@@ -272,7 +266,7 @@ std::string AttributionRun::finish() {
         prompt.slug, prompt.ids.size(), number("active_features"), number("features"), number("kept_features"),
         number("kept_edges"), summary["largest_residual"].get<double>(), summary["beside_value"].get<double>()));
   }
-  write_atomically(environment_.files, request_.directory / "graph-metadata.json",
+  write_atomically(environment_.files, request_.directory / kGraphMetadataFile,
                    Json{{"graphs", graphs}}.dump(1) + "\n");
   return "";
 }

@@ -8,7 +8,9 @@
 #include <map>
 #include <optional>
 
+#include "runtime/analysis/feature_labels.h"
 #include "runtime/analysis/feature_rules.h"
+#include "runtime/analysis/graph_influence.h"
 
 namespace tadapt {
 namespace {
@@ -24,13 +26,16 @@ struct Arguments {
 /// Recursive descent over the text of a rule.
 class RuleParser {
  public:
-  RuleParser(const std::string& text, const RuleSubject& subject) : text_(text), subject_(subject) {}
+  RuleParser(const NamedRule& rule, const RuleSubject& subject)
+      : text_(rule.rule), subject_(subject), promoted_tokens_(rule.promoted_tokens) {
+    if (promoted_tokens_ == 0) promoted_tokens_ = promoted_tokens_of(subject.store.tokens().vocabulary_size());
+  }
 
-  RulePointer whole() {
+  ParsedRule whole() {
     RulePointer rule = sum();
     skip_space();
     if (at_ < text_.size()) fail("one of | - & or the end");
-    return rule;
+    return {std::move(rule), filled_ + text_.substr(filled_to_)};
   }
 
  private:
@@ -73,21 +78,17 @@ class RuleParser {
                           number(arguments, "times", 1e6, 1.0));
     }
     const Arguments arguments = read_arguments();
-    expect(')');
     RulePointer rule = simple(name, arguments);
+    expect(')');
     if (!rule) {
       at_ = begin;
-      fail("promotes, template, region, domain, active, set, control or (");
+      fail("promotes, template, region, domain, active, class, influence, set, control or (");
     }
     return rule;
   }
 
   RulePointer simple(const std::string& name, const Arguments& arguments) {
-    if (name == "promotes") {
-      allow(arguments, {"top"}, Words::kSome);
-      const int otherwise = promoted_tokens_of(subject_.store.tokens().vocabulary_size());
-      return promotes_rule(arguments.words, static_cast<int>(whole_number(arguments, "top", 1, otherwise)));
-    }
+    if (name == "promotes") return promotes(arguments);
     if (name == "template") {
       allow(arguments, {"share"}, Words::kNone);
       return template_rule(share(arguments, "share", 0.8));
@@ -106,19 +107,39 @@ class RuleParser {
       const std::size_t place = index_in(subject_.store.description().domains, arguments.words.front());
       return domain_rule(static_cast<std::int32_t>(place), share(arguments, "share", 0.5));
     }
+    if (name == "class") return classes(arguments);
+    if (name == "influence") return influence(arguments);
     if (name == "set") {
       allow(arguments, {}, Words::kOne);
-      return set_rule(read_set(arguments.words.front()));
+      const std::filesystem::path file = subject_.directory / arguments.words.front();
+      return set_rule(read_feature_set(subject_.files, file), subject_.store, file.string());
     }
     return nullptr;
   }
-  FeatureSet read_set(const std::string& file) {
-    const std::filesystem::path path = subject_.directory / file;
-    FeatureSet set = read_feature_set(subject_.files, path);
-    if (set.adapters != subject_.store.description().identity)
-      throw ConfigError("{}: a set of features of '{}', the store's are of '{}'", path.string(), set.adapters,
-                        subject_.store.description().identity);
-    return set;
+  RulePointer promotes(const Arguments& arguments) {
+    allow(arguments, {"top"}, Words::kSome);
+    const std::int64_t top = whole_number(arguments, "top", 1, promoted_tokens_);
+    if (top > kLensTokens) fail(fmt::format("top: at most {}, which are kept", kLensTokens), fmt::format("{}", top));
+    if (!arguments.named.contains("top")) fill(fmt::format(", top={}", top));
+    return promotes_rule(arguments.words, static_cast<int>(top));
+  }
+  RulePointer classes(const Arguments& arguments) {
+    allow(arguments, {"labels", "task"}, Words::kSome);
+    const std::filesystem::path file = subject_.directory / needed(arguments, "labels");
+    const auto task = arguments.named.find("task");
+    return set_rule(labelled_features(subject_.files, file,
+                                      {.labels = arguments.words,
+                                       .task = task == arguments.named.end() ? std::string() : task->second,
+                                       .adapters = subject_.store.description().identity}),
+                    subject_.store, file.string());
+  }
+  RulePointer influence(const Arguments& arguments) {
+    allow(arguments, {"graphs", "share"}, Words::kSome);
+    const std::filesystem::path graphs = subject_.directory / needed(arguments, "graphs");
+    const StoredTokens tokens = subject_.store.tokens();
+    const PredictionInfluence found(subject_.files, graphs, subject_.store.description().identity,
+                                    [&](std::int32_t id) { return is_one_of(arguments.words, tokens.text(id)); });
+    return set_rule(found.features_with(share(arguments, "share", 0.01)), subject_.store, graphs.string());
   }
 
   Arguments read_arguments() {
@@ -149,6 +170,11 @@ class RuleParser {
            : words == Words::kOne ? "one word"
                                   : "words",
            fmt::format("{}", fmt::join(arguments.words, " ")));
+  }
+  const std::string& needed(const Arguments& arguments, const std::string& name) {
+    const auto found = arguments.named.find(name);
+    if (found == arguments.named.end()) fail(name + "=…");
+    return found->second;
   }
   double number(const Arguments& arguments, const char* name, double most, double otherwise) {
     const auto found = arguments.named.find(name);
@@ -200,6 +226,11 @@ class RuleParser {
     if (peek() != sign) fail(fmt::format("'{}'", sign));
     ++at_;
   }
+  /// Puts into the text of the rule, right here, what it leaves out.
+  void fill(const std::string& left_out) {
+    filled_ += text_.substr(filled_to_, at_ - filled_to_) + left_out;
+    filled_to_ = at_;
+  }
   void skip_space() { at_ = std::min(text_.find_first_not_of(" \t\n", at_), text_.size()); }
   [[noreturn]] void fail(const std::string& expected, std::optional<std::string> found = {}) {
     if (!found) found = at_ < text_.size() ? text_.substr(at_, 20) : "the end";
@@ -208,7 +239,9 @@ class RuleParser {
 
   const std::string& text_;
   const RuleSubject& subject_;
-  std::size_t at_ = 0;
+  int promoted_tokens_;
+  std::size_t at_ = 0, filled_to_ = 0;
+  std::string filled_;  // of the text up to filled_to_
 };
 
 }  // namespace
@@ -218,21 +251,36 @@ int promoted_tokens_of(std::int64_t vocabulary) {
                   static_cast<int>(std::lround(kPaperPromoted * static_cast<double>(vocabulary) / kPaperVocabulary)));
 }
 
-std::unique_ptr<FeatureRule> parse_feature_rule(const std::string& rule, const RuleSubject& subject) {
+ParsedRule parse_feature_rule(const NamedRule& rule, const RuleSubject& subject) {
   return RuleParser(rule, subject).whole();
 }
 
-FeatureSet select_features(const std::string& rule, const std::string& name, const RuleSubject& subject) {
-  const std::unique_ptr<FeatureRule> parsed = parse_feature_rule(rule, subject);
+std::vector<Selection> select_features(const std::vector<NamedRule>& rules, const RuleSubject& subject) {
+  const FeatureStoreDescription& store = subject.store.description();
+  std::vector<std::unique_ptr<FeatureRule>> parsed;
+  std::vector<Selection> selections;
+  for (const NamedRule& rule : rules) {
+    auto [tree, text] = parse_feature_rule(rule, subject);
+    parsed.push_back(std::move(tree));
+    selections.push_back({.set = {.name = rule.name, .rule = text, .adapters = store.identity, .features = {}}});
+  }
   const StoredTokens tokens = subject.store.tokens();
-  FeatureSet set{.name = name, .rule = rule, .adapters = subject.store.description().identity, .features = {}};
   for (const int number : subject.store.layers()) {
     const StoredLayer layer = subject.store.layer(number);
-    const std::vector<bool> meant = parsed->of({layer, tokens, subject.store.description()});
-    for (std::size_t i = 0; i < meant.size(); ++i)
-      if (meant[i]) set.features[number].push_back(layer.feature(static_cast<std::int64_t>(i)).id);
+    for (std::size_t rule = 0; rule < rules.size(); ++rule) {
+      const std::vector<bool> meant = parsed[rule]->of({layer, tokens, store});
+      for (std::size_t i = 0; i < meant.size(); ++i) {
+        if (!meant[i]) continue;
+        const StoredFeature feature = layer.feature(static_cast<std::int64_t>(i));
+        Selection& selection = selections[rule];
+        selection.set.features[number].push_back(feature.id);
+        selection.live += feature.counts.active > 0 ? 1 : 0;
+        selection.active_per_token +=
+            static_cast<double>(feature.counts.active) / static_cast<double>(store.totals.tokens);
+      }
+    }
   }
-  return set;
+  return selections;
 }
 
 }  // namespace tadapt

@@ -31,7 +31,13 @@ RulePointer each_feature(EachFeature::Test test) { return std::make_unique<EachF
 /// Whether `part` is at least that share of a whole that is there at all.
 bool is_share(double part, double whole, double share) { return whole > 0.0 && part >= share * whole; }
 
-bool is_template_position(const StoredExample& example) {
+/// Whether the thinking's token before this one, its first, is blank: the line break behind <think>.
+bool follows_line_break(const StoredExample& example, const StoredTokens& tokens) {
+  const std::span<const std::int32_t> ids = tokens.with_number(example.sequence).ids;
+  return plain_word(tokens.text(ids[static_cast<std::size_t>(example.position - 1)])).empty();
+}
+
+bool is_template_position(const StoredExample& example, const StoredTokens& tokens) {
   switch (example.region) {
     case Region::kBos:
     case Region::kUserMarker:
@@ -39,7 +45,7 @@ bool is_template_position(const StoredExample& example) {
     case Region::kThinkStart:
       return true;
     case Region::kThinking:
-      return example.region_offset < 2;  // the line break behind <think>, and the first token of the text
+      return example.region_offset == 0 || (example.region_offset == 1 && follows_line_break(example, tokens));
     case Region::kQuestion:
     case Region::kThinkEnd:
     case Region::kAnswer:
@@ -112,20 +118,22 @@ std::string plain_word(std::string_view text) {
   return word;
 }
 
+bool is_one_of(const std::vector<std::string>& words, std::string_view text) {
+  return std::ranges::find(words, plain_word(text), plain_word) != words.end();
+}
+
 RulePointer promotes_rule(std::vector<std::string> words, int top) {
-  for (std::string& word : words) word = plain_word(word);
   return each_feature([words = std::move(words), top](const StoredFeature& feature, const FeatureRule::Layer& layer) {
     const auto looked_at = std::min(feature.promoted.size(), static_cast<std::size_t>(top));
     return std::any_of(feature.promoted.begin(), feature.promoted.begin() + static_cast<std::ptrdiff_t>(looked_at),
-                       [&](const LensToken& token) {
-                         return std::ranges::find(words, plain_word(layer.tokens.text(token.id))) != words.end();
-                       });
+                       [&](const LensToken& token) { return is_one_of(words, layer.tokens.text(token.id)); });
   });
 }
 
 RulePointer template_rule(double share) {
-  return each_feature([share](const StoredFeature& feature, const FeatureRule::Layer&) {
-    const auto there = std::ranges::count_if(feature.top, is_template_position);
+  return each_feature([share](const StoredFeature& feature, const FeatureRule::Layer& layer) {
+    const auto there = std::ranges::count_if(
+        feature.top, [&](const StoredExample& example) { return is_template_position(example, layer.tokens); });
     return is_share(static_cast<double>(there), static_cast<double>(feature.top.size()), share);
   });
 }
@@ -151,7 +159,13 @@ RulePointer active_rule(double from, double to) {
   });
 }
 
-RulePointer set_rule(FeatureSet set) {
+RulePointer set_rule(FeatureSet set, const FeatureStore& store, const std::string& source) {
+  Dictionaries dictionaries{store.directory().string(), store.description().identity, {}};
+  // Of neurons only some are there, by their numbers in the MLP.
+  const bool all = store.description().subject == "adapters";
+  for (const int layer : store.layers())
+    dictionaries.features[layer] = all ? store.features(layer) : std::numeric_limits<std::int32_t>::max();
+  require_set_fits(set, dictionaries, source);
   return each_feature([set = std::move(set)](const StoredFeature& feature, const FeatureRule::Layer& layer) {
     const auto ids = set.features.find(layer.stored.layer());
     return ids != set.features.end() && std::ranges::binary_search(ids->second, feature.id);

@@ -9,6 +9,9 @@
 
 namespace tadapt {
 
+inline constexpr char kGraphMetadataFile[] = "graph-metadata.json";  ///< lists a folder's graphs
+inline constexpr char kBalancesEnding[] = ".balances.json";          ///< behind a graph's name
+
 /// What a graph's nodes are called.
 struct GraphLabels {
   std::string slug;                 ///< name of the graph and its file

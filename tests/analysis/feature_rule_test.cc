@@ -19,9 +19,10 @@ class FeatureRuleTest : public testing::FeaturesFixture {
     tokens_.emplace(store_->tokens());
   }
   using Ids = std::map<int, std::vector<std::int32_t>>;
-  FeatureSet select(const std::string& rule) {
-    return select_features(rule, "test", {*store_, files_, folder_.path()});
+  Selection selection(const NamedRule& rule) {
+    return select_features({rule}, {*store_, files_, folder_.path()}).front();
   }
+  FeatureSet select(const std::string& rule) { return selection({.name = "test", .rule = rule}).set; }
   /// What a plain look at every feature gives.
   Ids those(const std::function<bool(const StoredFeature&)>& test) {
     Ids ids;
@@ -78,6 +79,54 @@ TEST_P(FeatureRuleTest, RulesAreWhatTheySay) {
             }));
 }
 
+TEST_P(FeatureRuleTest, WhatIsLeftOutIsFilledIn) {
+  const std::string word = tokens_->text(store_->layer(0).feature(0).promoted[2].id);
+  EXPECT_EQ(select("active(from=1)").rule, "active(from=1)");
+  const Selection one = selection({.name = "a", .rule = "promotes(x) - promotes(y, top=3) | (promotes( z ))"});
+  EXPECT_EQ(one.set.rule, "promotes(x, top=1) - promotes(y, top=3) | (promotes( z , top=1))");
+  EXPECT_EQ(one.set.name, "a");
+  const Selection three = selection({.name = "b", .rule = "promotes(\"" + word + "\")", .promoted_tokens = 3});
+  EXPECT_EQ(three.set.features, select("promotes(\"" + word + "\", top=3)").features);
+  EXPECT_TRUE(std::ranges::binary_search(three.set.features.at(0), 0));
+}
+
+TEST_P(FeatureRuleTest, SelectionsSayHowActiveTheyAre) {
+  const Selection all = selection({.name = "all", .rule = "active(from=0) | (template(share=0) - active())"});
+  std::int64_t active = 0, live = 0;
+  those([&](const StoredFeature& feature) {
+    active += feature.counts.active;
+    live += feature.counts.active > 0 ? 1 : 0;
+    return false;
+  });
+  EXPECT_EQ(all.live, live);
+  EXPECT_DOUBLE_EQ(all.active_per_token,
+                   static_cast<double>(active) / static_cast<double>(store_->description().totals.tokens));
+}
+
+TEST_P(FeatureRuleTest, LabelsThatWereGiven) {
+  write_atomically(files_, folder_ / "labels.jsonl",
+                   R"({"layer": 2, "feature": 7, "task": "class", "label": "reasoning", "raw": "…"})"
+                   "\n"
+                   R"({"layer": 0, "feature": 3, "task": "class", "label": "domain"})"
+                   "\n"
+                   R"({"layer": 0, "feature": 4, "task": "reasoning", "label": "backtracking"})"
+                   "\n"
+                   R"({"layer": 0, "feature": 5, "task": "class", "label": null})"
+                   "\n");
+  EXPECT_EQ(select("class(reasoning, labels=labels.jsonl)").features, (Ids{{2, {7}}}));
+  EXPECT_EQ(select("class(backtracking domain, labels=labels.jsonl)").features, (Ids{{0, {3, 4}}}));
+  EXPECT_EQ(select("class(domain, labels=labels.jsonl, task=class)").features, (Ids{{0, {3}}}));
+  refuses("class(domain, labels=labels.jsonl, task=reasoning)",
+          AllOf(HasSubstr("no feature has the label 'domain' in the task 'reasoning'"), HasSubstr("backtracking")));
+  refuses("class(reasoning)", HasSubstr("expected labels="));
+  write_atomically(files_, folder_ / "other.jsonl",
+                   R"({"layer": 2, "feature": 12, "task": "class", "label": "reasoning"})");
+  EXPECT_ERROR(select("class(reasoning, labels=other.jsonl)"), DataError,
+               HasSubstr("names feature 12 of layer 2, whose dictionary has 12"));
+  write_atomically(files_, folder_ / "other.jsonl", R"({"layer": 2, "feature": -1, "label": "reasoning"})");
+  EXPECT_ERROR(select("class(reasoning, labels=other.jsonl)"), DataError, HasSubstr("other.jsonl: line 1"));
+}
+
 TEST_P(FeatureRuleTest, SetsAreJoinedAsWritten) {
   const std::string a = "region(thinking, share=0.6)", b = "active(from=0.3)", c = "template(share=0.25)";
   const auto in = [](const FeatureSet& set, int layer, std::int32_t id) {
@@ -131,6 +180,12 @@ TEST_P(FeatureRuleTest, WhatIsNoRuleIsNamed) {
   other.adapters = "transcoder 0";
   write_feature_set(files_, folder_ / "other.json", other);
   refuses("set(other.json)", HasSubstr("transcoder 0"));
+  other.adapters = store_->description().identity;
+  other.features[0] = {9999};
+  write_feature_set(files_, folder_ / "other.json", other);
+  EXPECT_ERROR(select("set(other.json)"), DataError,
+               HasSubstr("names feature 9999 of layer 0, whose dictionary has 12"));
+  refuses("promotes(wait, top=11)", HasSubstr("top: at most 10, which are kept"));
 }
 
 TEST_P(FeatureRuleTest, ThePapersNumberIsScaledToTheVocabulary) {
