@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "data/html_page.h"
 #include "data/json.h"
 #include "runtime/analysis/graph_page.h"
 #include "runtime/analysis/site_chunk.h"
@@ -17,10 +18,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kSiteVersion = 1;
-
-void replace(std::string& page, std::string_view mark, std::string_view text) {
-  page.replace(page.find(mark), mark.size(), text);
-}
 
 /// Without a slash at its end.
 fs::path folder_name(const fs::path& path) {
@@ -202,12 +199,10 @@ std::string FeatureSite::page(const std::vector<std::string>& parts) const {
   for (const char* file : {"chunks.js", "text.js", "features.js", "query.js", "elements.js", "overview.js", "list.js",
                            "bars.js", "examples.js", "feature.js", "graphs.js", "main.js"})
     script += feature_site_file(file);
-  std::string page(feature_site_file("site.html"));
-  // The data last: no mark is looked for in what others wrote.
-  replace(page, "/* site.css */", feature_site_file("site.css"));
-  replace(page, "/* site.js */", script);
-  replace(page, "{/* data */}", text_for_script(data.dump(-1, ' ', false, Json::error_handler_t::replace)));
-  return page;
+  const std::string text = text_for_script(data.dump(-1, ' ', false, Json::error_handler_t::replace));
+  return filled_page(
+      feature_site_file("site.html"),
+      {{"/* site.css */", feature_site_file("site.css")}, {"{/* data */}", text}, {"/* site.js */", script}});
 }
 
 void FeatureSite::publish(const std::vector<std::string>& parts) {

@@ -9,6 +9,7 @@
 
 #include "data/json.h"
 #include "data/json_field.h"
+#include "runtime/analysis/graph_json.h"
 #include "runtime/analysis/site_chunk.h"
 
 namespace tadapt {
@@ -101,9 +102,9 @@ Json GraphNeighbours::of(int layer, std::int32_t feature) const {
 }
 
 std::vector<std::string> graph_slugs(FileSystem& files, const fs::path& directory) {
-  const fs::path path = directory / "graph-metadata.json";
+  const fs::path path = directory / kGraphMetadataFile;
   if (!files.exists(path))
-    throw MissingInputError("{}: holds no attribution graphs: there is no graph-metadata.json", directory.string());
+    throw MissingInputError("{}: holds no attribution graphs: there is no {}", directory.string(), kGraphMetadataFile);
   const nlohmann::json json = parse_json(read_text(files, path), path);
   const JsonField graphs = JsonField(json, path.string())["graphs"];
   std::vector<std::string> slugs;
@@ -118,7 +119,7 @@ std::vector<std::string> graph_slugs(FileSystem& files, const fs::path& director
 
 GraphFiles read_graph(FileSystem& files, const fs::path& directory, const std::string& slug,
                       const std::string& identity) {
-  const fs::path graph = directory / (slug + ".json"), balances = directory / (slug + ".balances.json");
+  const fs::path graph = directory / (slug + ".json"), balances = directory / (slug + kBalancesEnding);
   GraphFiles read{.graph = {}, .balances = parse_json(read_text(files, balances), balances)};
   const JsonField root(read.balances, balances.string());
   if (const std::string& found = root["adapters"].string(); found != identity)
