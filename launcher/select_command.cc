@@ -20,7 +20,7 @@ CommandSyntax syntax() {
           "  template(share=0.8)     that share of the top examples stands at a position of the template\n"
           "  region(NAME, share=0.5), domain(NAME, share=0.5)  that share of the activations is there\n"
           "  active(from=0, to=1)    the share of tokens on which it is active\n"
-          "  class(LABEL…, labels=FILE, task=TASK)  it was given one of the labels\n"
+          "  class(CLASS…, labels=FILE)  a judge put it there: language, reasoning, reasoning/hesitation, …\n"
           "  influence(WORD…, graphs=DIR, share=0.01)  it has that share of the influence of all features on these\n"
           "                          words as next tokens, in the graphs that `tadapt-dist attribute` wrote\n"
           "  set(FILE)               a saved set\n"

@@ -124,14 +124,25 @@ class RuleParser {
     return promotes_rule(arguments.words, static_cast<int>(top));
   }
   RulePointer classes(const Arguments& arguments) {
-    allow(arguments, {"labels", "task"}, Words::kSome);
+    allow(arguments, {"labels"}, Words::kSome);
+    for (const std::string& wanted : arguments.words) require_class(wanted);
     const std::filesystem::path file = subject_.directory / needed(arguments, "labels");
-    const auto task = arguments.named.find("task");
-    return set_rule(labelled_features(subject_.files, file,
-                                      {.labels = arguments.words,
-                                       .task = task == arguments.named.end() ? std::string() : task->second,
-                                       .adapters = subject_.store.description().identity}),
-                    subject_.store, file.string());
+    const FeatureLabels labels = read_feature_labels(subject_.files, file);
+    FeatureSet set{.name = {}, .rule = {}, .adapters = labels.adapters, .features = {}};
+    for (const auto& [feature, label] : labels.of_feature)
+      if (std::ranges::any_of(arguments.words, [&](const std::string& wanted) { return label.has_class(wanted); }))
+        set.features[feature.first].push_back(feature.second);
+    return set_rule(std::move(set), subject_.store, file.string());
+  }
+  /// "reasoning" or "reasoning/hesitation".
+  void require_class(const std::string& wanted) {
+    const std::size_t slash = wanted.find('/');
+    if (slash == wanted.npos)
+      index_in(kFeatureClasses, wanted);
+    else if (wanted.substr(0, slash) == "reasoning")
+      index_in(kReasoningClasses, wanted.substr(slash + 1));
+    else
+      fail("reasoning/…", wanted);
   }
   RulePointer influence(const Arguments& arguments) {
     allow(arguments, {"graphs", "share"}, Words::kSome);

@@ -11,7 +11,8 @@
 //   region(NAME, share=0.5)       that share of the activations is in the region
 //   domain(NAME, share=0.5)       … in conversations of the domain
 //   active(from=0, to=1)          active on at least / at most that share of the tokens, and on one at least
-//   class(LABEL…, labels=FILE, task=TASK)  one of the labels was given to it, in any task or in this one
+//   class(CLASS…, labels=FILE)    a judge put it into one of the classes ("reasoning", "reasoning/hesitation"), by a
+//                                 file of labels
 //   influence(WORD…, graphs=DIR, share=0.01)  of the influence that features have on the words as next tokens, in the
 //                                 attribution graphs of a folder, it has that share
 //   set(FILE)                     a set that was saved

@@ -31,10 +31,15 @@ FeatureEdit taken_from_target(const NamedFeatureSet& set) {
 }
 
 std::vector<Arm> arms_of(const HesitationSets& sets) {
-  std::vector<Arm> arms;
-  for (const auto& [name, kind] : {std::pair("target", ModelKind::kTarget), std::pair("hybrid", ModelKind::kHybrid),
-                                   std::pair("adapter", ModelKind::kAdapter)})
-    arms.push_back({.row = {.name = name, .part = "reference", .against = "target", .set = {}}, .kind = kind});
+  const FeatureSet& meant = sets.both.named.set;
+  const NamedFeatureSet nothing{"", {.name = "nothing", .rule = "", .adapters = meant.adapters, .features = {}}};
+  const auto reference = [](const char* name, ModelKind kind, FeatureEdit edit) {
+    return Arm{{.name = name, .part = "reference", .against = "target", .set = {}}, kind, std::move(edit)};
+  };
+  // Layers without an adapter keep the target's MLP in all of them.
+  std::vector<Arm> arms{reference("target", ModelKind::kTarget, {}),
+                        reference("hybrid", ModelKind::kAdapter, alone(nothing)),
+                        reference("adapter", ModelKind::kAdapter, {})};
   struct Part {
     const char *name, *against, *how;
     FeatureEdit (*edit)(const NamedFeatureSet& set);
@@ -77,11 +82,11 @@ HesitationStudy run_hesitation_study(const HesitationRequest& request, const Run
     return std::string();
   });
   ModelSet models(options, {.path = request.adapters, .edit = {}},
-                  {ModelKind::kHybrid, ModelKind::kAdapter, ModelKind::kTarget}, environment);
+                  {ModelKind::kAdapter, ModelKind::kTarget}, environment);
   const std::vector<Arm> arms = arms_of(study.sets);
   std::map<std::string, ModelResponses> responses;
   for (const Arm& arm : arms) {
-    if (!arm.row.set.empty())
+    if (arm.kind == ModelKind::kAdapter)
       models.change_adapters(options, {.path = request.adapters, .edit = arm.edit}, environment);
     responses[arm.row.name] = questions.ask({arm.row.name, models.model(arm.kind), models.identity(arm.kind)});
   }

@@ -20,7 +20,8 @@ struct HesitationRequest {
   HesitationRules rules = {};
 };
 
-/// One model of the experiment.
+/// One model of the experiment. "hybrid" is the adapter model without features and decoder bias: the target with base
+/// MLPs where there are adapters.
 struct StudyRow {
   std::string name;               ///< "adapter-without-both"
   std::string part;               ///< "reference", "necessity", "sufficiency", "transfer"

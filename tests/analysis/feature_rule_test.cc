@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "runtime/analysis/feature_labels.h"
 #include "tests/analysis/features_fixture.h"
 
 namespace tadapt {
@@ -103,28 +104,29 @@ TEST_P(FeatureRuleTest, SelectionsSayHowActiveTheyAre) {
                    static_cast<double>(active) / static_cast<double>(store_->description().totals.tokens));
 }
 
-TEST_P(FeatureRuleTest, LabelsThatWereGiven) {
-  write_atomically(files_, folder_ / "labels.jsonl",
-                   R"({"layer": 2, "feature": 7, "task": "class", "label": "reasoning", "raw": "…"})"
-                   "\n"
-                   R"({"layer": 0, "feature": 3, "task": "class", "label": "domain"})"
-                   "\n"
-                   R"({"layer": 0, "feature": 4, "task": "reasoning", "label": "backtracking"})"
-                   "\n"
-                   R"({"layer": 0, "feature": 5, "task": "class", "label": null})"
-                   "\n");
-  EXPECT_EQ(select("class(reasoning, labels=labels.jsonl)").features, (Ids{{2, {7}}}));
-  EXPECT_EQ(select("class(backtracking domain, labels=labels.jsonl)").features, (Ids{{0, {3, 4}}}));
-  EXPECT_EQ(select("class(domain, labels=labels.jsonl, task=class)").features, (Ids{{0, {3}}}));
-  refuses("class(domain, labels=labels.jsonl, task=reasoning)",
-          AllOf(HasSubstr("no feature has the label 'domain' in the task 'reasoning'"), HasSubstr("backtracking")));
+TEST_P(FeatureRuleTest, ClassesThatAJudgeGave) {
+  LabelRecord record;
+  record.adapters = store_->description().identity;
+  const auto label = [&](int layer, int feature, const std::string& given) {
+    record.layer = layer;
+    record.feature = feature;
+    record.label = given;
+    return to_line(record);
+  };
+  const auto write = [&](const std::string& lines) { write_atomically(files_, folder_ / "labels.jsonl", lines); };
+  write(label(2, 7, "reasoning/hesitation") + label(0, 3, "domain") + label(0, 4, "reasoning/planning"));
+  EXPECT_EQ(select("class(reasoning, labels=labels.jsonl)").features, (Ids{{0, {4}}, {2, {7}}}));
+  EXPECT_EQ(select("class(reasoning/hesitation domain, labels=labels.jsonl)").features, (Ids{{0, {3}}, {2, {7}}}));
+  EXPECT_EQ(select("class(language, labels=labels.jsonl)").features, Ids());
   refuses("class(reasoning)", HasSubstr("expected labels="));
-  write_atomically(files_, folder_ / "other.jsonl",
-                   R"({"layer": 2, "feature": 12, "task": "class", "label": "reasoning"})");
-  EXPECT_ERROR(select("class(reasoning, labels=other.jsonl)"), DataError,
+  refuses("class(reason, labels=labels.jsonl)", AllOf(HasSubstr("uninterpretable"), HasSubstr("found 'reason'")));
+  refuses("class(reasoning/doubt, labels=labels.jsonl)", HasSubstr("hesitation, planning"));
+  write(label(2, 12, "domain"));
+  EXPECT_ERROR(select("class(domain, labels=labels.jsonl)"), DataError,
                HasSubstr("names feature 12 of layer 2, whose dictionary has 12"));
-  write_atomically(files_, folder_ / "other.jsonl", R"({"layer": 2, "feature": -1, "label": "reasoning"})");
-  EXPECT_ERROR(select("class(reasoning, labels=other.jsonl)"), DataError, HasSubstr("other.jsonl: line 1"));
+  record.adapters = "transcoder 0";
+  write(label(2, 1, "domain"));
+  refuses("class(domain, labels=labels.jsonl)", HasSubstr("transcoder 0"));
 }
 
 TEST_P(FeatureRuleTest, SetsAreJoinedAsWritten) {

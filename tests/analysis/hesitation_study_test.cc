@@ -16,8 +16,7 @@ class HesitationStudyTest : public testing::FeaturesFixture {
   void SetUp() override {
     FeaturesFixture::SetUp();
     if (IsSkipped()) return;
-    FeatureRequest features = request("store");
-    ASSERT_EQ(collect(features), FeatureOutcome::kDone);
+    ASSERT_EQ(collect(request("store")), FeatureOutcome::kDone);
     std::ifstream toy(std::filesystem::path(TADAPT_SOURCE_DIR) / "data/toy/questions.jsonl");
     std::string questions;
     std::string line;
@@ -33,7 +32,7 @@ class HesitationStudyTest : public testing::FeaturesFixture {
     return {.questions = {.options = options_,
                           .questions = folder_ / "questions.jsonl",
                           .samples = 2,
-                          .generation = {.rule = {.temperature = 0.7f}, .max_new_tokens = 10, .seed = 3},
+                          .generation = {.max_new_tokens = 10, .seed = 3},
                           .directory = folder_ / out},
             .adapters = folder_ / "adapters",
             .features = folder_ / "store",

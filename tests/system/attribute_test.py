@@ -6,13 +6,11 @@ import pathlib
 import re
 import shutil
 import signal
-import subprocess
-import tempfile
 import unittest
 
+from browser import CHROMIUM, browse
 from harness import SOURCE, SystemTest, kill_everything, rank_pids, run, start, tree_bytes, wait_until
 
-CHROMIUM = shutil.which("chromium")
 ARTEFACTS = pathlib.Path(os.environ.get("TADAPT_ARTEFACTS", SOURCE / "build/attribution"))
 QUESTIONS = 4
 
@@ -139,14 +137,9 @@ class AttributeTest(SystemTest):
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         page = ARTEFACTS / "graph.html"
         page.write_bytes(self.expected["hard--name-.html"])
-        with tempfile.TemporaryDirectory() as profile:
-            done = subprocess.run(
-                [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}",
-                 "--enable-logging=stderr", "--window-size=1500,980", "--virtual-time-budget=5000", "--dump-dom",
-                 f"--screenshot={page.with_suffix('.png')}", page.as_uri()],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=True)
-        self.assertEqual([line for line in done.stderr.splitlines() if "CONSOLE" in line], [])
-        dom = re.sub("<script[ >].*?</script>", "", done.stdout, flags=re.DOTALL)
+        dom, console = browse(page, "1500,980")
+        self.assertEqual(console, [])
+        dom = re.sub("<script[ >].*?</script>", "", dom, flags=re.DOTALL)
         graph = json.loads(self.expected["hard--name-.json"])
         self.assertIn('data-ready="true"', dom)
         self.assertIn(f'data-nodes="{len(graph["nodes"])}"', dom)

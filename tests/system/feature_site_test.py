@@ -11,7 +11,7 @@ import time
 import unittest
 import urllib.parse
 
-from browser import CHROMIUM, Browser
+from driven_browser import CHROMIUM, Browser
 from harness import BINARY, SOURCE, execute, run, start
 
 PROGRAM = pathlib.Path(os.environ.get("FEATURE_STORE_PROGRAM", BINARY.parent / "tests/feature_store_program"))
