@@ -4,12 +4,12 @@ import base64
 import json
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 import time
 
-CHROMIUM = shutil.which("chromium")
+from browser import CHROMIUM
+
 ANSWER_SECONDS = 60
 
 

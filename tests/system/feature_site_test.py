@@ -11,7 +11,8 @@ import time
 import unittest
 import urllib.parse
 
-from driven_browser import CHROMIUM, Browser
+from browser import CHROMIUM
+from driven_browser import Browser
 from harness import BINARY, SOURCE, execute, run, start
 
 PROGRAM = pathlib.Path(os.environ.get("FEATURE_STORE_PROGRAM", BINARY.parent / "tests/feature_store_program"))
@@ -34,7 +35,7 @@ def write_model(folder):
 
 
 def write_graphs(folder, adapters=ADAPTERS):
-    """One graph: a token and feature 3/20 lead to 3/17's neighbour in layer 5, which leads to a prediction."""
+    """One graph: a token leads to feature 3/17, that to 5/40, that to a prediction."""
     def node(name, kind, layer, position, probability=0.0, influence=0.5):
         return dict(node_id=name, feature=0, layer=layer, ctx_idx=position, feature_type=kind, token_prob=probability, is_target_logit=kind == "logit",
                     run_idx=0, reverse_ctx_idx=0, jsNodeId=name, clerp=f"Output (p={probability})", influence=influence, activation=1.5)
@@ -97,7 +98,7 @@ class FeatureSiteTest(unittest.TestCase):
 
     def go(self, route, view):
         """Another address in the open page."""
-        self.browser.run(f"void (location.hash = {json.dumps(route)})")
+        self.browser.run(f"delete document.documentElement.dataset.view; void (location.hash = {json.dumps(route)})")
         self.browser.until(f"document.documentElement.dataset.view === {json.dumps(view)}")
 
     def texts(self, selector):
@@ -125,7 +126,7 @@ class FeatureSiteTest(unittest.TestCase):
         browser.type('"</script><img src=x onerror=alert(1)>"')
         browser.until("document.documentElement.dataset.found === '1'")
         self.assertEqual(self.texts(".address"), ["3 / 17"])
-        self.assertEqual(self.texts(".chip")[:3], [HOSTILE[0].replace(" ", "·"), "\\u{202e}reversed\\x07", "·Wait\"'`${x}"])
+        self.assertEqual(self.texts(".chip")[:3], ["·Wait\"'`${x}", "\\u{202e}reversed\\x07", HOSTILE[0].replace(" ", "·")])
         self.assertIn("reasoning/hesitation", self.texts(".said")[0])
         self.assertEqual(browser.run("document.querySelectorAll('img').length"), 0)
         self.assertIn("q=", browser.run("location.hash"))
@@ -160,15 +161,15 @@ class FeatureSiteTest(unittest.TestCase):
     def test_page_of_a_feature(self):
         browser = self.open("#/feature/3/17")
         self.assertEqual(self.texts("#page h1"), ["Feature 3 / 17"])
-        self.assertEqual([text.split()[0] for text in self.texts(".example header")], ["500", "250", "125", "500", "250", "125"][:3] + [
-            text.split()[0] for text in self.texts(".example header")[3:]])
-        self.assertEqual(sorted(text.split()[0] for text in self.texts(".example header")[3:]), ["125", "250", "500"])
+        activations = [text.split()[0] for text in self.texts(".example header")]
+        self.assertEqual(activations[:3], ["500", "250", "125"])
+        self.assertEqual(sorted(activations[3:]), ["125", "250", "500"])
         said = json.loads((self.scratch / "corpus.jsonl").read_text(encoding="utf-8").splitlines()[0])["conversations"]
         whole = "".join(turn["value"] for turn in said).replace("\n", "⏎").replace(" ", "")
         around = self.texts(".context")[0].strip("… ").replace(" ", "")
         self.assertIn(around.split("<think>")[-1][:60].strip("⏎"), whole)
         self.assertEqual(browser.run("getComputedStyle(document.querySelector('mark.own')).getPropertyValue('--heat')"), "100%")
-        self.assertEqual(len(self.texts(".example:first-of-type mark")), 2)
+        self.assertEqual(browser.run("document.querySelector('.example').querySelectorAll('mark').length"), 2)
         for text in ("Promotes", "Suppresses", "Activation", "Place in the thinking", "Regions", "What leads to it", "What it leads to"):
             self.assertIn(text, self.texts("h2"))
         self.assertIn(f"hesitates {HOSTILE[0]}", self.texts(".said")[0])
@@ -179,7 +180,6 @@ class FeatureSiteTest(unittest.TestCase):
         self.go("#/feature/3/18", "feature/3/18")
         self.assertIn("This feature is dead", self.texts(".dead")[0])
         for route in ("#/feature/3/8192", "#/feature/99/1"):
-            self.go("#/feature/3/18", "feature/3/18")
             self.go(route, "problem")
             self.assertTrue(self.texts(".problem")[0])
 

@@ -127,12 +127,13 @@ function toolbar() {
     alive: menu('live or dead', [['', 'live and dead'], ['live', 'live'], ['dead', 'dead']], (alive) => change({alive})),
     sort: menu('order', kColumns.map(([sort, , text]) => [sort, text]), (sort) => change({sort, up: ''})),
   };
+  controls.sort.className = 'order';
   if (data.classes.length < 2) delete controls.kind;
   return controls;
 }
 
 function sortHeader([sort, text, title]) {
-  const made = element('span', button(text, `${title} first; again: last`, () =>
+  const made = element('span', button(text, `${title}; again: the other way round`, () =>
       change(list.query.sort === sort ? {up: list.query.up ? '' : '1'} : {sort, up: ''})));
   made.dataset.sort = sort;
   return made;

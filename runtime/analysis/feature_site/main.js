@@ -19,12 +19,14 @@ function showPage(name, title, children) {
 
 function showList(query) {
   const same = queryText(query) === queryText(list.query);
+  if (!same) list.chosen = -1;
   list.query = query;
   show('list');
   document.title = 'features';
   refreshList();
-  if (same) list.scroll.scrollTop = list.top;
+  list.scroll.scrollTop = same ? list.top : 0;
   drawRows();
+  if (same && list.chosen >= 0) moveInList(0);
   root.dataset.view = 'list';
 }
 
@@ -42,6 +44,7 @@ async function showFeature(layer, id, query) {
     const children = await featurePage(feature);
     if (turn !== view.turn) return;
     view.feature = feature;
+    list.chosen = stepsFrom(feature).at;
     showPage(`feature/${layer}/${id}`, nameOf(feature), children);
     scrollTo(0, 0);
   } catch (error) {
@@ -68,11 +71,17 @@ function step(name) {
   if (to) location.hash = addressOf(to, list.query);
 }
 
+function focusSearch() {
+  list.controls.q.focus();
+  list.controls.q.select();
+}
+
 const kKeys = {
   '/': () => {
-    if (view.kind !== 'list') location.hash = `#/${queryText(list.query)}`;
-    // The list is there when the new address has been followed.
-    setTimeout(() => list.controls.q.select());
+    if (view.kind === 'list') return focusSearch();
+    // The list is shown by the listener that was there before this one.
+    addEventListener('hashchange', focusSearch, {once: true});
+    location.hash = `#/${queryText(list.query)}`;
   },
   j: () => (view.kind === 'list' ? moveInList(1) : step('after')),
   k: () => (view.kind === 'list' ? moveInList(-1) : step('before')),
