@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <httplib.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <thread>
@@ -25,6 +26,11 @@ SiteServer::SiteServer(const std::filesystem::path& directory, int port) : serve
   httplib::Server& http = server_->http;
   if (!http.set_mount_point("/", directory.string()))
     throw MissingInputError("{}: is no folder that could be served", directory.string());
+  // The library would share a port with another server.
+  http.set_socket_options([](int socket) {
+    const int yes = 1;
+    ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  });
   server_->port = port == 0 ? http.bind_to_any_port(kHost) : http.bind_to_port(kHost, port) ? port : -1;
   if (server_->port < 0) throw ConfigError("--port: {} is taken; choose another, or 0 for any that is free", port);
   http.set_pre_routing_handler([port = server_->port](const httplib::Request& request, httplib::Response& response) {

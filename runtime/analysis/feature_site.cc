@@ -47,7 +47,7 @@ class FeatureSite {
     });
     agree(environment_.world, [&] {
       read_graphs();
-      write_tokens();
+      write_texts();
       write_layers();
     });
     const std::vector<std::string> parts = environment_.world.all_gather_text(mine_, "the index of the feature site");
@@ -69,7 +69,7 @@ class FeatureSite {
   void open();
   void prepare();
   void read_graphs();
-  void write_tokens();
+  void write_texts();
   void write_layers();
   void publish(const std::vector<std::string>& parts);
   std::string page(const std::vector<std::string>& parts) const;
@@ -134,8 +134,11 @@ void FeatureSite::read_graphs() {
   }
 }
 
-void FeatureSite::write_tokens() {
+void FeatureSite::write_texts() {
   if (environment_.world.rank() == 0) {
+    Json prompts = Json::array();
+    for (const SiteGraph& graph : graphs_) prompts.push_back(graph.prompt);
+    write_chunk(files_, partial_, "prompts", prompts);
     write_chunk(files_, partial_, "vocabulary", vocabulary_chunk(*tokens_));
     write_chunk(files_, partial_, "sequences", sequences_chunk(*tokens_));
   }

@@ -46,7 +46,7 @@ SiteGraphNode parse_node(const JsonField& node) {
 }  // namespace
 
 Json SiteGraph::to_json() const {
-  return {{"slug", slug}, {"prompt", prompt}, {"tokens", tokens}, {"features", features}, {"edges", edges}};
+  return {{"slug", slug}, {"tokens", tokens}, {"features", features}, {"edges", edges}};
 }
 
 SiteGraph GraphNeighbours::add(const nlohmann::json& graph, std::int32_t number, const std::set<int>& layers,

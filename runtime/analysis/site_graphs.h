@@ -29,7 +29,7 @@ struct SiteGraphNode {
 struct SiteGraph {
   std::string slug, prompt;
   std::int64_t tokens = 0, features = 0, edges = 0;
-  nlohmann::ordered_json to_json() const;
+  nlohmann::ordered_json to_json() const;  ///< all but the prompt, which may be long
 };
 
 /// The strongest edges of features over all graphs, kNeighbours a feature and direction.

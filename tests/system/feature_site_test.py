@@ -200,7 +200,7 @@ class FeatureSiteTest(unittest.TestCase):
 
     def test_page_of_graphs(self):
         browser = self.open("#/graphs")
-        self.assertIn("one & only", self.texts(".example")[0])
+        self.assertIn(f"a prompt {HOSTILE[0]}", self.texts(".example")[0])
         browser.run("document.querySelector('.example a').click()")
         browser.until("location.pathname.endsWith('.html') && location.pathname.includes('graphs') && document.documentElement.dataset.ready")
         browser.run("document.querySelector('[data-node=\"3_17_1\"]').dispatchEvent(new MouseEvent('click'))")
@@ -247,6 +247,7 @@ class FeatureSiteTest(unittest.TestCase):
                 self.assertIn(status, (400, 403, 404), path)
                 self.assertNotIn(b"secret", body)
             self.assertEqual(get("/", "evil.example")[0], 403)
+            self.refused(78, f"--port: {port} is taken", ["features", "report", "--out", self.site, "--serve", "--port", port])
         finally:
             process.send_signal(signal.SIGTERM)
             said, _ = process.communicate(timeout=20)

@@ -76,6 +76,7 @@ function navigation(feature) {
       link(`#/${queryText(list.query)}`, '← all features'),
       element('span.steps', step(steps.before, '‹ previous', 'k'), steps.at < 0 ? null : element('span.quiet', `${count(steps.at + 1)} of ${count(rowCount())}`), step(steps.after, 'next ›', 'j')));
   made.steps = steps;
+  made.renew = () => made.replaceWith(navigation(feature));  // once the index is there
   return made;
 }
 

@@ -32,10 +32,11 @@ function neighbourSections(feature) {
   return [element('div.edges', edgeTable('What leads to it', feature.edges.in), edgeTable('What it leads to', feature.edges.out))];
 }
 
-function graphsPage() {
-  const cards = data.graphs.map((graph) => element('article.example',
+async function graphsPage() {
+  const prompts = await chunk('prompts');
+  const cards = data.graphs.map((graph, i) => element('article.example',
       element('header', link(graphPage(graph), oneLine(graph.slug)), element('span.quiet', ` ${noun(graph.tokens, 'token')} · ${noun(graph.features, 'feature')} · ${noun(graph.edges, 'edge')}`)),
-      element('p.context', readable(graph.prompt))));
+      element('p.context', readable(prompts[i]))));
   return [
     element('nav', link(`#/${queryText(list.query)}`, '← all features')),
     element('header.title', element('h1', 'Attribution graphs')),

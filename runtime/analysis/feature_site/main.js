@@ -2,7 +2,7 @@
 
 const root = document.documentElement;
 const page = document.getElementById('page'), listView = document.getElementById('list');
-const view = {kind: 'list', turn: 0, feature: null};
+const view = {kind: 'list', turn: 0};
 
 function show(kind) {
   if (view.kind === 'list' && kind !== 'list') list.top = list.scroll.scrollTop;
@@ -11,13 +11,14 @@ function show(kind) {
   page.hidden = kind === 'list';
 }
 
-function showPage(name, title, children) {
+function put(name, title, children) {
   page.replaceChildren(...children.filter((child) => child));
   document.title = `${title} – features`;
   root.dataset.view = name;
 }
 
 function showList(query) {
+  ++view.turn;
   const same = queryText(query) === queryText(list.query);
   if (!same) list.chosen = -1;
   list.query = query;
@@ -30,40 +31,40 @@ function showList(query) {
   root.dataset.view = 'list';
 }
 
-// Another view may have been asked for while this one was read: only the last is shown.
-async function showFeature(layer, id, query) {
+// Shows what `make` reads and builds, unless another view was asked for in the meantime.
+async function showPage(name, title, make) {
   const turn = ++view.turn;
+  show('page');
+  try {
+    const children = await make();
+    if (turn !== view.turn) return;
+    put(name, title, children);
+    scrollTo(0, 0);
+  } catch (error) {
+    if (turn === view.turn) put('problem', 'not there', [element('nav', link('#/', '← all features')), element('p.problem', error.message)]);
+  }
+}
+
+function showFeature(layer, id, query) {
   if (queryText(query) !== queryText(list.query)) {
     list.query = query;
     refreshList();
   }
-  show('page');
-  try {
+  showPage(`feature/${layer}/${id}`, `${layer} / ${id}`, async () => {
     index.vocabulary = await chunk('vocabulary');
     const feature = await readFeature(layer, id);
-    const children = await featurePage(feature);
-    if (turn !== view.turn) return;
-    view.feature = feature;
     list.chosen = stepsFrom(feature).at;
-    showPage(`feature/${layer}/${id}`, nameOf(feature), children);
-    scrollTo(0, 0);
-  } catch (error) {
-    if (turn === view.turn) showPage('problem', 'not there', [element('nav', link('#/', '← all features')), element('p.problem', error.message)]);
-  }
+    return featurePage(feature);
+  });
 }
 
 function route() {
   const [path, asked = ''] = location.hash.replace(/^#\/?/, '').split(/\?(.*)/s);
   const query = parseQuery(asked);
   const feature = path.match(/^feature\/(\d+)\/(\d+)$/);
-  ++view.turn;
-  view.feature = null;
-  if (feature) return void showFeature(Number(feature[1]), Number(feature[2]), query);
-  if (path === 'graphs') {
-    show('page');
-    return showPage('graphs', 'attribution graphs', graphsPage());
-  }
-  showList(query);
+  if (feature) showFeature(Number(feature[1]), Number(feature[2]), query);
+  else if (path === 'graphs') showPage('graphs', 'attribution graphs', graphsPage);
+  else showList(query);
 }
 
 function step(name) {
@@ -106,7 +107,7 @@ root.dataset.firstRows = String(Math.round(performance.now()));
 requestAnimationFrame(() => setTimeout(async () => {
   try {
     await loadIndex(refreshList);
-    if (view.feature) page.querySelector('nav').replaceWith(navigation(view.feature));
+    page.querySelector('nav')?.renew?.();
     root.dataset.index = 'whole';
   } catch (error) {
     list.status.textContent = error.message;
