@@ -37,7 +37,8 @@ class FeatureSite {
         environment_(environment),
         files_(environment.files),
         out_(folder_name(request.out)),
-        partial_(out_.string() + ".tmp") {}
+        partial_(out_.string() + ".tmp"),
+        written_(files_, partial_) {}
 
   FeatureSiteSummary write() {
     agree(environment_.world, [&] { open(); });
@@ -49,6 +50,7 @@ class FeatureSite {
       read_graphs();
       write_texts();
       write_layers();
+      written_.sync();
     });
     const std::vector<std::string> parts = environment_.world.all_gather_text(mine_, "the index of the feature site");
     on_rank_zero(environment_.world, [&] {
@@ -78,6 +80,7 @@ class FeatureSite {
   const RunEnvironment& environment_;
   FileSystem& files_;
   fs::path out_, partial_;
+  SiteFiles written_;
   std::optional<FeatureStore> store_;
   std::optional<StoredTokens> tokens_;
   SiteLabels labels_;
@@ -128,9 +131,9 @@ void FeatureSite::read_graphs() {
                                       (request_.graphs / (slugs_[i] + ".json")).string()));
     graphs_.back().slug = slugs_[i];
     if (is_mine(i))
-      write_atomically(files_, partial_ / "graphs" / (slugs_[i] + ".html"),
-                       graph_page(Json(files.graph), Json(files.balances.at("targets")),
-                                  "../index.html#/feature/{layer}/{feature}"));
+      written_.write(fs::path("graphs") / (slugs_[i] + ".html"),
+                     graph_page(Json(files.graph), Json(files.balances.at("targets")),
+                                "../index.html#/feature/{layer}/{feature}"));
   }
 }
 
@@ -138,15 +141,15 @@ void FeatureSite::write_texts() {
   if (environment_.world.rank() == 0) {
     Json prompts = Json::array();
     for (const SiteGraph& graph : graphs_) prompts.push_back(graph.prompt);
-    write_chunk(files_, partial_, "prompts", prompts);
-    write_chunk(files_, partial_, "vocabulary", vocabulary_chunk(*tokens_));
-    write_chunk(files_, partial_, "sequences", sequences_chunk(*tokens_));
+    written_.write_chunk("prompts", prompts);
+    written_.write_chunk("vocabulary", vocabulary_chunk(*tokens_));
+    written_.write_chunk("sequences", sequences_chunk(*tokens_));
   }
   const auto count = static_cast<std::int64_t>(tokens_->ids().size());
   for (std::int64_t chunk = 0; chunk * kTokensAChunk < count; ++chunk) {
     if (!is_mine(static_cast<std::size_t>(chunk))) continue;
     environment_.heartbeat("writing tokens");
-    write_chunk(files_, partial_, fmt::format("tokens/{:05d}", chunk), tokens_chunk(*tokens_, chunk * kTokensAChunk));
+    written_.write_chunk(fmt::format("tokens/{:05d}", chunk), tokens_chunk(*tokens_, chunk * kTokensAChunk));
   }
 }
 
@@ -156,15 +159,15 @@ void FeatureSite::write_layers() {
     if (!is_mine(i)) continue;
     const StoredLayer layer = store_->layer(layers[i]);
     LayerIndex index = make_layer_index(layer, *tokens_, labels_);
-    write_chunk(files_, partial_, fmt::format("index/{:03d}", layer.layer()), index.chunk);
+    written_.write_chunk(fmt::format("index/{:03d}", layer.layer()), index.chunk);
     const std::string folder = fmt::format("features/{:03d}", layer.layer());
     files_.make_directories(partial_ / "data" / folder);
     Json begins = Json::array();  // the number of each chunk's first feature
     for (std::int64_t first = 0; first < layer.features(); first += kFeaturesAChunk) {
       environment_.heartbeat(fmt::format("writing features of layer {}", layer.layer()));
       begins.push_back(layer.feature(first).id);
-      write_chunk(files_, partial_, fmt::format("{}/{:04d}", folder, first / kFeaturesAChunk),
-                  features_chunk(layer, first, *tokens_, labels_, neighbours_));
+      written_.write_chunk(fmt::format("{}/{:04d}", folder, first / kFeaturesAChunk),
+                           features_chunk(layer, first, *tokens_, labels_, neighbours_));
     }
     index.summary["begins"] = std::move(begins);
     Json rows = Json::array();

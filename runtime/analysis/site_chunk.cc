@@ -6,8 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
-#include <vector>
+#include <set>
 
 namespace tadapt {
 namespace {
@@ -83,8 +82,22 @@ std::string chunk_script(std::string_view name, const Json& content) {
   return fmt::format("tadapt(\"{}\",{});\n", name, content.dump(-1, ' ', true, Json::error_handler_t::replace));
 }
 
-void write_chunk(FileSystem& files, const std::filesystem::path& site, std::string_view name, const Json& content) {
-  write_atomically(files, site / "data" / fmt::format("{}.js", name), chunk_script(name, content));
+void SiteFiles::write(const std::filesystem::path& path, std::string_view text) {
+  written_.push_back(site_ / path);
+  files_.open(written_.back(), OpenMode::kCreate)->write(0, std::as_bytes(std::span(text)));
+}
+
+void SiteFiles::write_chunk(std::string_view name, const Json& content) {
+  write(fmt::format("data/{}.js", name), chunk_script(name, content));
+}
+
+void SiteFiles::sync() const {
+  std::set<std::filesystem::path> folders;
+  for (const std::filesystem::path& path : written_) {
+    files_.open(path, OpenMode::kReadWrite)->sync();
+    folders.insert(path.parent_path());
+  }
+  for (const std::filesystem::path& folder : folders) files_.sync_directory(folder);
 }
 
 }  // namespace tadapt

@@ -7,6 +7,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "data/file.h"
 
@@ -25,8 +27,23 @@ double shortest_decimal(float value);
 /// The text of the script: ASCII only, so that it is read alike whatever encoding is assumed.
 std::string chunk_script(std::string_view name, const nlohmann::ordered_json& content);
 
-/// Writes it to SITE/data/NAME.js, whose folder must be there.
-void write_chunk(FileSystem& files, const std::filesystem::path& site, std::string_view name,
-                 const nlohmann::ordered_json& content);
+/// The files of a site that nobody reads yet: they are written one by one, and made durable together, since a thousand
+/// waits for the disk would take longer than all the rest.
+class SiteFiles {
+ public:
+  SiteFiles(FileSystem& files, std::filesystem::path site) : files_(files), site_(std::move(site)) {}
+
+  /// SITE/PATH, whose folder must be there.
+  void write(const std::filesystem::path& path, std::string_view text);
+  /// SITE/data/NAME.js.
+  void write_chunk(std::string_view name, const nlohmann::ordered_json& content);
+  /// Waits until all that was written here is on disk.
+  void sync() const;
+
+ private:
+  FileSystem& files_;
+  std::filesystem::path site_;
+  std::vector<std::filesystem::path> written_;
+};
 
 }  // namespace tadapt

@@ -98,13 +98,17 @@ class Browser:
         self.call("Page.navigate", url=address)
 
     def until(self, script, seconds=30):
-        """The value of an expression once it is true."""
+        """The value of an expression once it is true; pages that change in between are no error."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while True:
+            try:
+                if value := self.run(script):
+                    return value
+            except RuntimeError:
+                pass
             if time.monotonic() > end:
                 raise RuntimeError(f"never true: {script}; the page: {self.run('document.body.innerText')[:500]!r}; console: {self.console}")
             time.sleep(0.02)
-        return value
 
     def press(self, key):
         text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}

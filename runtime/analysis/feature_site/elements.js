@@ -10,6 +10,12 @@ function chip(text, marked, title) {
   return made;
 }
 
+// Those that are looked for first, since there may be no room for all.
+function chips(texts, marks) {
+  const marked = texts.map((text) => [text, marks(text)]);
+  return [...marked.filter(([, is]) => is), ...marked.filter(([, is]) => !is)].map(([text, is]) => chip(text, is));
+}
+
 function option(value, text) {
   const made = element('option', text);
   made.value = value;

@@ -30,6 +30,11 @@ async function contextOf(example) {
   };
 }
 
+// Marks of line breaks, less loud than the text.
+function withBreaks(text) {
+  return text.split(/(⏎)/).map((piece) => (piece === '⏎' ? element('span.break', piece) : piece));
+}
+
 function contextText(example, context, largest) {
   const heat = new Map(example.near.map(({offset, activation}) => [example.position + offset, activation]));
   const made = element('p.context');
@@ -40,13 +45,13 @@ function contextText(example, context, largest) {
       quiet += text;
       return;
     }
-    const mark = element(position === example.position ? 'mark.own' : 'mark', text);
+    const mark = element(position === example.position ? 'mark.own' : 'mark', ...withBreaks(text));
     mark.style.setProperty('--heat', `${Math.round(100 * Math.min(1, activation / (largest || 1)))}%`);
     mark.title = `activation ${amount(activation)} at token ${position}`;
-    made.append(quiet, mark);
+    made.append(...withBreaks(quiet), mark);
     quiet = '';
   });
-  made.append(quiet + (context.cutAfter ? ' …' : ''));
+  made.append(...withBreaks(quiet + (context.cutAfter ? ' …' : '')));
   return made;
 }
 

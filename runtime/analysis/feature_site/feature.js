@@ -88,11 +88,10 @@ async function featurePage(feature) {
     exampleSection('Drawn at random from its activations', feature.sampled, largest)]);
   return [
     navigation(feature),
-    element('header.title', element('h1', `Feature ${nameOf(feature)}`), labelLine(feature.label), facts(feature)),
+    element('header.title', element('h1', `Layer ${feature.layer}, feature ${feature.id}`), labelLine(feature.label), facts(feature)),
     element('div.columns',
-        element('div.side',
-            lensTable('Promotes', feature.promoted, marks),
-            lensTable('Suppresses', feature.suppressed, marks),
+        element('div.lens', lensTable('Promotes', feature.promoted, marks), lensTable('Suppresses', feature.suppressed, marks)),
+        element('div.charts',
             feature.active ? activationBars(feature.histogram) : null,
             feature.active ? thinkingBars(feature.byThinking) : null,
             feature.active ? shareBars('Regions', feature.byRegion, data.totals.by_region, regionName) : null,

@@ -2,10 +2,10 @@
 
 const graphPage = (graph) => `graphs/${encodeURIComponent(graph.slug)}.html`;
 
-function graphLink(number) {
+function graphLink(number, position) {
   const graph = data.graphs[number];
   const made = link(graphPage(graph), oneLine(graph.slug));
-  made.title = 'the graph';
+  made.title = `in this graph, where the feature is active at token ${position}`;
   return made;
 }
 
@@ -21,8 +21,8 @@ function nodeText([kind, layer, id, position, probability]) {
 function edgeTable(title, edges) {
   const rows = edges.map((edge) => {
     const weight = edge[5];
-    return element('tr', element(`td.number.${weight < 0 ? 'down' : 'up'}`, `${weight < 0 ? '−' : '+'}${amount(Math.abs(weight))}`),
-        element('td', ...nodeText(edge)), element('td.quiet', `here at ${edge[7]} in `, graphLink(edge[6])));
+    return element('tr', element(`td.number.${weight < 0 ? 'down' : 'up'}`, `${weight < 0 ? '' : '+'}${amount(weight)}`),
+        element('td', ...nodeText(edge)), element('td.quiet', graphLink(edge[6], edge[7])));
   });
   return element('section', element('h2', title), rows.length ? element('table.edges', element('tbody', ...rows)) : element('p.quiet', 'nothing that was kept'));
 }

@@ -53,7 +53,7 @@ function listRow(number) {
       element('span.number', dead ? '' : amount(row.largest)),
       dead ? element('span') : part(regionName(row.region), row.regionPercent),
       dead ? element('span') : part(domainName(row.domain), row.domainPercent),
-      element('span.chips', ...row.promoted.map((text) => chip(text, list.marks(text)))),
+      element('span.chips', ...chips(row.promoted, list.marks)),
       data.labels ? element('span.said', row.kind ? element('span.kind', className(row.kind)) : null, oneLine(row.description)) : null);
   made.className = number === list.chosen ? 'row chosen' : 'row';
   return made;
@@ -155,7 +155,7 @@ function makeList() {
   document.getElementById('list').append(
       element('header.head', element('div', element('h1', subject), summary(),
           data.graphs.length ? element('p.quiet', link('#/graphs', noun(data.graphs.length, 'attribution graph'))) : null), list.overview),
-      element('div.toolbar', ...Object.values(list.controls), list.status),
+      element('div.toolbar', list.controls.q, element('div.filters', ...Object.values(list.controls).slice(1)), list.status),
       element(data.labels ? 'div.table.labelled' : 'div.table', element('div.columns', ...list.headers, element('span', 'promotes'), data.labels ? element('span', 'label') : null), list.scroll),
       keyHints(['/', 'search'], ['j k', 'move'], ['Enter', 'open']));
   addEventListener('resize', drawRows);

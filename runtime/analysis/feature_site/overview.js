@@ -16,8 +16,7 @@ function overview(onChoose) {
   const all = data.layers.reduce((sum, layer) => sum + layer.active, 0) / tokens;
   return element('section.overview',
       element('div.layers', ...bars),
-      element('p.quiet', `Active features by layer, ${data.layers[0]?.layer ?? 0} to ${data.layers.at(-1)?.layer ?? 0}: ` +
-          `${amount(all)} on a token in all`));
+      element('p.quiet', `Active on a token, by layer; in all ${all < 100 ? amount(all) : count(Math.round(all))}`));
 }
 
 function markLayer(section, layer) {

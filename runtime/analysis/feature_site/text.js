@@ -11,7 +11,7 @@ const tokenText = (text) => oneLine(text).replaceAll(' ', '·') || '∅';
 const plain = (text) => text.trim().toLowerCase();
 
 const count = (value) => value.toLocaleString('en-US');
-const amount = (value) => (value === 0 ? '0' : Number(value.toPrecision(3)).toString());
+const amount = (value) => (value === 0 ? '0' : Number(value.toPrecision(3)).toString().replace('-', '−'));
 
 function percent(share) {
   const value = 100 * share;

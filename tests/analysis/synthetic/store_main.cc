@@ -15,7 +15,7 @@ constexpr std::int64_t kPlantedTokens = 3;
 
 class Draws {
  public:
-  explicit Draws(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15) {}
+  explicit Draws(std::uint64_t seed) : state_(seed * 0xd1342543de82ef95) {}
   std::uint64_t bits() {
     std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
@@ -32,16 +32,20 @@ class Draws {
 };
 
 /// Few features are active often, most now and then, some never; an activation has weaker ones behind it.
-std::map<std::int32_t, float> draw_activations(Draws& draws, std::int64_t tokens) {
+std::map<std::int32_t, float> draw_activations(Draws& draws, int layer, std::int64_t tokens) {
   std::map<std::int32_t, float> drawn;
   if (draws.share() < 0.03) return drawn;
-  const auto starts = static_cast<int>(2.0 * std::exp(6.0 * std::pow(draws.share(), 4.0)));
+  const double often = 0.4 + 0.3 * (layer % 5) + (layer > 20 ? 1.0 : 0.0);
+  const auto starts = 1 + static_cast<int>(often * std::exp(6.0 * std::pow(draws.share(), 8.0)));
   const double strength = std::exp(4.0 * draws.share() - 2.0);
   for (int i = 0; i < starts; ++i) {
     const std::int64_t at = draws.below(tokens);
     auto activation = static_cast<float>(strength * (0.2 + draws.share()));
-    for (std::int64_t row = at; row < tokens && draws.below(3) > 0; ++row, activation *= 0.6f)
-      drawn[static_cast<std::int32_t>(row)] = activation;
+    std::int64_t row = at;
+    do {
+      drawn[static_cast<std::int32_t>(row++)] = activation;
+      activation *= 0.6f;
+    } while (row < tokens && draws.below(3) > 0);
   }
   return drawn;
 }
@@ -59,7 +63,7 @@ LayerRecords draw_layer(int layer, const Store& store, const RecordOptions& opti
   std::vector<std::int32_t> offsets{0}, rows;
   std::vector<float> activations;
   for (std::int64_t feature = 0; feature < store.features; ++feature) {
-    std::map<std::int32_t, float> drawn = draw_activations(draws, tokens);
+    std::map<std::int32_t, float> drawn = draw_activations(draws, layer, tokens);
     if (layer == kPlantedLayer && feature == kPlanted) drawn = {{60, 500.0f}, {61, 250.0f}, {400, 125.0f}};
     if (layer == kPlantedLayer && feature == kPlanted + 1) drawn.clear();
     for (const auto& [row, activation] : drawn) {
