@@ -2,7 +2,7 @@
 //
 //   rule       = product { ("|" | "-") product }        union, difference; from left to right
 //   product    = factor { "&" factor }                   intersection
-//   factor     = "(" rule ")" | name "(" arguments ")"
+//   factor     = "(" rule ")" | name "(" arguments ")" | name
 //
 //   promotes(WORD…, top=K)        one of the words (stripped, lower-cased) is among the K tokens promoted most;
 //                                 K: 10 of a vocabulary of 152,064, in proportion for others, at least 1
@@ -18,6 +18,7 @@
 //   set(FILE)                     a set that was saved
 //   control(RULE, seed=0, times=1)  a control for a rule: of each layer as many features, drawn from those that were
 //                                 active at all and that the rule leaves out
+//   hesitation-output, hesitation-template, hesitation  the paper's rules
 #pragma once
 
 #include <memory>
@@ -57,7 +58,7 @@ struct NamedRule {
 
 struct ParsedRule {
   std::unique_ptr<FeatureRule> rule;
-  std::string text;  ///< the rule with every K in it
+  std::string text;  ///< the rule with every K in it, and names written out
 };
 
 /// ConfigError naming the place in the rule, what was expected and what is there. Sets, labels and graphs are read

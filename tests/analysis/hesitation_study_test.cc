@@ -134,6 +134,7 @@ HesitationStudy made_up(double rate, double control_rate, double tokens, double 
   };
   HesitationStudy study;
   study.rows = {row("adapter-without-both", "adapter", rate, tokens),
+                row("adapter-without-output", "adapter", rate + 1.5, tokens),
                 row("adapter-without-control-1", "adapter", control_rate, control_tokens),
                 row("hybrid-with-both", "hybrid", 18.0, 100.0),
                 row("hybrid-with-control-1", "hybrid", 11.0, 100.0),
@@ -149,14 +150,15 @@ std::string holding(const HesitationStudy& study) {
 }
 
 TEST(HesitationClaims, FollowFromTheNumbers) {
-  EXPECT_EQ(holding(made_up(2.0, 9.0, 60.0, 95.0)), "1111111");
-  EXPECT_EQ(holding(made_up(3.1, 9.0, 60.0, 95.0)), "0111111");
-  EXPECT_EQ(holding(made_up(2.0, 7.0, 60.0, 95.0)), "1110111");
-  EXPECT_EQ(holding(made_up(2.0, 13.0, 60.0, 85.0)), "1110011");
-  EXPECT_EQ(holding(made_up(2.0, 9.0, 99.5, 100.0)), "1011111");
-  HesitationStudy without_control = made_up(2.0, 9.0, 60.0, 95.0);
-  without_control.rows.erase(without_control.rows.begin() + 1);
-  EXPECT_EQ(holding(without_control), "111");
+  EXPECT_EQ(holding(made_up(1.0, 9.0, 60.0, 95.0)), "1111111111");
+  EXPECT_EQ(holding(made_up(2.0, 9.0, 60.0, 95.0)), "1110111111");
+  EXPECT_EQ(holding(made_up(3.1, 9.0, 60.0, 95.0)), "0110111111");
+  EXPECT_EQ(holding(made_up(1.0, 6.9, 60.0, 95.0)), "1111110111");
+  EXPECT_EQ(holding(made_up(1.0, 13.1, 60.0, 85.0)), "1111110011");
+  EXPECT_EQ(holding(made_up(1.0, 9.0, 99.5, 100.0)), "1011011111");
+  HesitationStudy without_control = made_up(1.0, 9.0, 60.0, 95.0);
+  std::erase_if(without_control.rows, [](const StudyRow& one) { return one.name == "adapter-without-control-1"; });
+  EXPECT_EQ(holding(without_control), "111111");
 }
 
 }  // namespace
