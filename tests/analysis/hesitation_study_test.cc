@@ -91,7 +91,9 @@ TEST_P(HesitationStudyTest, RanksAndInterruptionsChangeNothing) {
   const std::string expected = to_json(one).dump();
   testing::run_ranks(3, [&](Communicator& world) {
     const HesitationStudy found = run(study("three"), world);
-    if (world.rank() == 0) EXPECT_EQ(to_json(found).dump(), expected);
+    if (world.rank() == 0) {
+      EXPECT_EQ(to_json(found).dump(), expected);
+    }
   });
   expect_same_files("one", "three");
   files_.remove(folder_ / "three/responses-hybrid-with-both.jsonl");
@@ -112,9 +114,9 @@ TEST_P(HesitationStudyTest, WhatDoesNotFitIsRefused) {
   other.base_fingerprint = bundle_.base_fingerprint;
   other.target_fingerprint = bundle_.target_fingerprint;
   export_adapters(files_, other, folder_ / "other");
-  wrong = study("study");
-  wrong.adapters = folder_ / "other";
-  EXPECT_ERROR(run(wrong), ConfigError, HasSubstr(fingerprint(other)));
+  HesitationRequest of_others = study("study");
+  of_others.adapters = folder_ / "other";
+  EXPECT_ERROR(run(of_others), ConfigError, HasSubstr(fingerprint(other)));
   EXPECT_FALSE(files_.exists(folder_ / "study"));
 }
 
