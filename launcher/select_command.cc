@@ -25,19 +25,12 @@ CommandSyntax syntax() {
           "                          words as next tokens, in the graphs that `tadapt-dist attribute` wrote\n"
           "  set(FILE)               a saved set\n"
           "  control(RULE, seed=0, times=1)  live features that the rule leaves out, as many of each layer\n"
-          "hesitation-output, hesitation-template and hesitation stand for the paper's rules.",
+          "  hesitation-output, hesitation-template, hesitation  the paper's rules\n",
       .operands = {"FEATURES", "RULE"}};
   auto add = syntax.flags.add_options();
   add("out", po::value<std::string>()->value_name("FILE"), "where the set goes; else it is only counted");
   add("name", po::value<std::string>()->value_name("NAME"), "of the set; default: the file's");
   return syntax;
-}
-
-std::string written_out(const std::string& rule) {
-  if (rule == "hesitation-output") return kHesitationOutput;
-  if (rule == "hesitation-template") return kHesitationTemplate;
-  if (rule == "hesitation") return kHesitation;
-  return rule;
 }
 
 std::string share_text(std::int64_t part, std::int64_t whole) {
@@ -75,7 +68,7 @@ int select_command(const Words& words, const Process& process) {
   const auto arguments = parse_arguments(syntax(), words, process);
   if (!arguments || process.session.rank() != 0) return static_cast<int>(ExitCode::kDone);
   const FeatureStore store(process.files, process.current_directory / text_of(*arguments, "FEATURES"));
-  const std::string rule = written_out(text_of(*arguments, "RULE"));
+  const std::string rule = text_of(*arguments, "RULE");
   const fs::path out = text_of(*arguments, "out");
   const std::string name = arguments->count("name") > 0 ? text_of(*arguments, "name")
                            : out.empty()                ? rule
@@ -84,7 +77,8 @@ int select_command(const Words& words, const Process& process) {
   std::vector<NamedRule> rules{{.name = name, .rule = rule}};
   for (const int top : kTops) rules.push_back({.name = {}, .rule = rule, .promoted_tokens = top});
   const RuleSubject subject{store, process.files, process.current_directory};
-  const bool looks_at_promoted = parse_feature_rule(rules.front(), subject).text != rule;
+  const bool looks_at_promoted =
+      parse_feature_rule(rules[1], subject).text != parse_feature_rule(rules[2], subject).text;
   if (!looks_at_promoted) rules.resize(1);
   const std::vector<Selection> found = select_features(rules, subject);
   process.print(count_of(found.front(), store));

@@ -36,7 +36,7 @@ CommandSyntax syntax() {
   add("questions", po::value<std::string>()->value_name("FILE"), "JSONL with \"question\" and \"answer\"");
   add("output-rule", text("RULE", rules.output), "features that promote hesitation; see `tadapt-dist select --help`");
   add("template-rule", text("RULE", rules.template_rule), "features of the chat template");
-  add("controls", text("N,N…", "1,2,4"), "sizes of the random controls, in sizes of both sets together");
+  add("controls", text("N,N…", "0.5,1,2,4"), "sizes of the random controls, in sizes of both sets together");
   add("control-seed", text("N", "0"), "of their draws");
   add("out", po::value<std::string>()->value_name("DIR"),
       "where study.json, .csv, .md, .html, sets and responses go; else study-hesitation in the run's folder or the "

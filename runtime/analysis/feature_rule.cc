@@ -23,6 +23,13 @@ struct Arguments {
   std::map<std::string, std::string> named;
 };
 
+struct KnownRule {
+  std::string_view name, rule;
+};
+constexpr KnownRule kKnownRules[] = {{"hesitation-output", kHesitationOutput},
+                                     {"hesitation-template", kHesitationTemplate},
+                                     {"hesitation", kHesitation}};
+
 /// Recursive descent over the text of a rule.
 class RuleParser {
  public:
@@ -62,8 +69,16 @@ class RuleParser {
       expect(')');
       return rule;
     }
+    skip_space();
     const std::size_t begin = at_;
     const std::string name = word();
+    const auto known = std::ranges::find(kKnownRules, name, &KnownRule::name);
+    if (known != std::end(kKnownRules) && peek() != '(') {
+      const NamedRule written_out{.name = {}, .rule = std::string(known->rule), .promoted_tokens = promoted_tokens_};
+      auto [rule, text] = RuleParser(written_out, subject_).whole();
+      replace(begin, "(" + text + ")");
+      return std::move(rule);
+    }
     expect('(');
     if (name == "control") {
       RulePointer rule = sum();
@@ -82,7 +97,7 @@ class RuleParser {
     expect(')');
     if (!rule) {
       at_ = begin;
-      fail("promotes, template, region, domain, active, class, influence, set, control or (");
+      fail("promotes, template, region, domain, active, class, influence, set, control, hesitation or (");
     }
     return rule;
   }
@@ -120,7 +135,7 @@ class RuleParser {
     allow(arguments, {"top"}, Words::kSome);
     const std::int64_t top = whole_number(arguments, "top", 1, promoted_tokens_);
     if (top > kLensTokens) fail(fmt::format("top: at most {}, which are kept", kLensTokens), fmt::format("{}", top));
-    if (!arguments.named.contains("top")) fill(fmt::format(", top={}", top));
+    if (!arguments.named.contains("top")) replace(at_, fmt::format(", top={}", top));
     return promotes_rule(arguments.words, static_cast<int>(top));
   }
   RulePointer classes(const Arguments& arguments) {
@@ -237,9 +252,9 @@ class RuleParser {
     if (peek() != sign) fail(fmt::format("'{}'", sign));
     ++at_;
   }
-  /// Puts into the text of the rule, right here, what it leaves out.
-  void fill(const std::string& left_out) {
-    filled_ += text_.substr(filled_to_, at_ - filled_to_) + left_out;
+  /// Puts `text` into the text of the rule, for what stands from `begin` to here.
+  void replace(std::size_t begin, const std::string& text) {
+    filled_ += text_.substr(filled_to_, begin - filled_to_) + text;
     filled_to_ = at_;
   }
   void skip_space() { at_ = std::min(text_.find_first_not_of(" \t\n", at_), text_.size()); }

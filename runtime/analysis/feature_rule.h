@@ -1,23 +1,4 @@
 // FeatureRule: which features are meant, as an expression over what was collected of them.
-//
-//   rule       = product { ("|" | "-") product }        union, difference; from left to right
-//   product    = factor { "&" factor }                   intersection
-//   factor     = "(" rule ")" | name "(" arguments ")"
-//
-//   promotes(WORD…, top=K)        one of the words (stripped, lower-cased) is among the K tokens promoted most;
-//                                 K: 10 of a vocabulary of 152,064, in proportion for others, at least 1
-//   template(share=0.8)           that share of the top examples stands at a template position: BOS, markers of user
-//                                 and assistant, <think>, the line break after it, the first token of the text
-//   region(NAME, share=0.5)       that share of the activations is in the region
-//   domain(NAME, share=0.5)       … in conversations of the domain
-//   active(from=0, to=1)          active on at least / at most that share of the tokens, and on one at least
-//   class(CLASS…, labels=FILE)    a judge put it into one of the classes ("reasoning", "reasoning/hesitation"), by a
-//                                 file of labels
-//   influence(WORD…, graphs=DIR, share=0.01)  of the influence that features have on the words as next tokens, in the
-//                                 attribution graphs of a folder, it has that share
-//   set(FILE)                     a set that was saved
-//   control(RULE, seed=0, times=1)  a control for a rule: of each layer as many features, drawn from those that were
-//                                 active at all and that the rule leaves out
 #pragma once
 
 #include <memory>
@@ -57,9 +38,31 @@ struct NamedRule {
 
 struct ParsedRule {
   std::unique_ptr<FeatureRule> rule;
-  std::string text;  ///< the rule with every K in it
+  std::string text;  ///< the rule with every K in it, and names written out
 };
 
+/// The language of rules:
+///
+///   rule       = product { ("|" | "-") product }        union, difference; from left to right
+///   product    = factor { "&" factor }                   intersection
+///   factor     = "(" rule ")" | name "(" arguments ")" | name
+///
+///   promotes(WORD…, top=K)        one of the words (stripped, lower-cased) is among the K tokens promoted most;
+///                                 K: 10 of a vocabulary of 152,064, in proportion for others, at least 1
+///   template(share=0.8)           that share of the top examples stands at a template position: BOS, markers of user
+///                                 and assistant, <think>, the line break after it, the first token of the text
+///   region(NAME, share=0.5)       that share of the activations is in the region
+///   domain(NAME, share=0.5)       … in conversations of the domain
+///   active(from=0, to=1)          active on at least / at most that share of the tokens, and on one at least
+///   class(CLASS…, labels=FILE)    a judge put it into one of the classes ("reasoning", "reasoning/hesitation"), by a
+///                                 file of labels
+///   influence(WORD…, graphs=DIR, share=0.01)  of the influence that features have on the words as next tokens, in the
+///                                 attribution graphs of a folder, it has that share
+///   set(FILE)                     a set that was saved
+///   control(RULE, seed=0, times=1)  a control for a rule: of each layer as many features, drawn from those that were
+///                                 active at all and that the rule leaves out
+///   hesitation-output, hesitation-template, hesitation  the paper's rules
+///
 /// ConfigError naming the place in the rule, what was expected and what is there. Sets, labels and graphs are read
 /// here, with their errors.
 ParsedRule parse_feature_rule(const NamedRule& rule, const RuleSubject& subject);

@@ -114,16 +114,19 @@ std::string rows_table(const HesitationStudy& study) {
 }  // namespace
 
 std::vector<StudyClaim> claims_of(const HesitationStudy& study) {
-  const StudyRow& both = *study.find("adapter-without-both");
-  const Estimate &rate = change(both, ResponseMetric::kHesitationRate),
-                 &length = change(both, ResponseMetric::kMeanTokens),
-                 &accuracy = both.of(ResponseMetric::kAccuracy).difference;
-  std::vector<StudyClaim> claims{
-      {"removing both sets cuts the hesitation rate by at least 70 %", percent(rate), rate.value <= -kAtLeast},
-      {"removing both sets shortens responses", percent(length), length.high < 0.0},
-      {"removing both sets leaves accuracy as it is (its difference's interval holds 0)",
-       fmt::format("{} points", with_interval(accuracy, "{:+.1f}", 100.0)),
-       accuracy.low <= 0.0 && accuracy.high >= 0.0}};
+  std::vector<StudyClaim> claims;
+  for (const auto& [row, what] : {std::pair(study.find("adapter-without-both"), "both sets"),
+                                  std::pair(study.find("adapter-without-output"), "the output set alone")}) {
+    const Estimate &rate = change(*row, ResponseMetric::kHesitationRate),
+                   &length = change(*row, ResponseMetric::kMeanTokens),
+                   &accuracy = row->of(ResponseMetric::kAccuracy).difference;
+    claims.push_back({fmt::format("removing {} cuts the hesitation rate by at least 70 %", what), percent(rate),
+                      rate.value <= -kAtLeast});
+    claims.push_back({fmt::format("removing {} shortens responses", what), percent(length), length.high < 0.0});
+    claims.push_back({fmt::format("removing {} leaves accuracy as it is (its difference's interval holds 0)", what),
+                      fmt::format("{} points", with_interval(accuracy, "{:+.1f}", 100.0)),
+                      accuracy.low <= 0.0 && accuracy.high >= 0.0});
+  }
   add_control_claims(claims, study);
   return claims;
 }

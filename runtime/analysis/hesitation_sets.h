@@ -16,7 +16,7 @@ namespace tadapt {
 struct HesitationRules {
   std::string output = kHesitationOutput;
   std::string template_rule = kHesitationTemplate;
-  std::vector<double> control_times{1.0, 2.0, 4.0};  ///< sizes of the controls, in sizes of both sets together
+  std::vector<double> control_times{0.5, 1.0, 2.0, 4.0};  ///< sizes of the controls, in sizes of both sets together
   std::uint64_t control_seed = 0;
 
   /// The features of either rule.

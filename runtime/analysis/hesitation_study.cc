@@ -81,8 +81,8 @@ HesitationStudy run_hesitation_study(const HesitationRequest& request, const Run
     write(study.sets, environment.files);
     return std::string();
   });
-  ModelSet models(options, {.path = request.adapters, .edit = {}},
-                  {ModelKind::kAdapter, ModelKind::kTarget}, environment);
+  ModelSet models(options, {.path = request.adapters, .edit = {}}, {ModelKind::kAdapter, ModelKind::kTarget},
+                  environment);
   const std::vector<Arm> arms = arms_of(study.sets);
   std::map<std::string, ModelResponses> responses;
   for (const Arm& arm : arms) {

@@ -86,6 +86,9 @@ TEST_P(FeatureRuleTest, WhatIsLeftOutIsFilledIn) {
   const Selection one = selection({.name = "a", .rule = "promotes(x) - promotes(y, top=3) | (promotes( z ))"});
   EXPECT_EQ(one.set.rule, "promotes(x, top=1) - promotes(y, top=3) | (promotes( z , top=1))");
   EXPECT_EQ(one.set.name, "a");
+  EXPECT_EQ(selection({.name = {}, .rule = "active() - hesitation", .promoted_tokens = 2}).set.rule,
+            "active() - (promotes(wait hmm but alternatively, top=2) | template(share=0.8))");
+  EXPECT_EQ(select("hesitation-template | hesitation-output").features, select("hesitation").features);
   const Selection three = selection({.name = "b", .rule = "promotes(\"" + word + "\")", .promoted_tokens = 3});
   EXPECT_EQ(three.set.features, select("promotes(\"" + word + "\", top=3)").features);
   EXPECT_TRUE(std::ranges::binary_search(three.set.features.at(0), 0));

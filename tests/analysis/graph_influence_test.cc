@@ -38,7 +38,7 @@ class GraphInfluence : public ::testing::Test {
   }
 
   RealFileSystem files_;
-  TemporaryDirectory folder_;
+  testing::TemporaryDirectory folder_;
   Json graph_;
 };
 

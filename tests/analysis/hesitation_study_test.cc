@@ -91,7 +91,9 @@ TEST_P(HesitationStudyTest, RanksAndInterruptionsChangeNothing) {
   const std::string expected = to_json(one).dump();
   testing::run_ranks(3, [&](Communicator& world) {
     const HesitationStudy found = run(study("three"), world);
-    if (world.rank() == 0) EXPECT_EQ(to_json(found).dump(), expected);
+    if (world.rank() == 0) {
+      EXPECT_EQ(to_json(found).dump(), expected);
+    }
   });
   expect_same_files("one", "three");
   files_.remove(folder_ / "three/responses-hybrid-with-both.jsonl");
@@ -112,9 +114,9 @@ TEST_P(HesitationStudyTest, WhatDoesNotFitIsRefused) {
   other.base_fingerprint = bundle_.base_fingerprint;
   other.target_fingerprint = bundle_.target_fingerprint;
   export_adapters(files_, other, folder_ / "other");
-  wrong = study("study");
-  wrong.adapters = folder_ / "other";
-  EXPECT_ERROR(run(wrong), ConfigError, HasSubstr(fingerprint(other)));
+  HesitationRequest of_others = study("study");
+  of_others.adapters = folder_ / "other";
+  EXPECT_ERROR(run(of_others), ConfigError, HasSubstr(fingerprint(other)));
   EXPECT_FALSE(files_.exists(folder_ / "study"));
 }
 
@@ -134,6 +136,7 @@ HesitationStudy made_up(double rate, double control_rate, double tokens, double 
   };
   HesitationStudy study;
   study.rows = {row("adapter-without-both", "adapter", rate, tokens),
+                row("adapter-without-output", "adapter", rate + 1.5, tokens),
                 row("adapter-without-control-1", "adapter", control_rate, control_tokens),
                 row("hybrid-with-both", "hybrid", 18.0, 100.0),
                 row("hybrid-with-control-1", "hybrid", 11.0, 100.0),
@@ -149,14 +152,15 @@ std::string holding(const HesitationStudy& study) {
 }
 
 TEST(HesitationClaims, FollowFromTheNumbers) {
-  EXPECT_EQ(holding(made_up(2.0, 9.0, 60.0, 95.0)), "1111111");
-  EXPECT_EQ(holding(made_up(3.1, 9.0, 60.0, 95.0)), "0111111");
-  EXPECT_EQ(holding(made_up(2.0, 7.0, 60.0, 95.0)), "1110111");
-  EXPECT_EQ(holding(made_up(2.0, 13.0, 60.0, 85.0)), "1110011");
-  EXPECT_EQ(holding(made_up(2.0, 9.0, 99.5, 100.0)), "1011111");
-  HesitationStudy without_control = made_up(2.0, 9.0, 60.0, 95.0);
-  without_control.rows.erase(without_control.rows.begin() + 1);
-  EXPECT_EQ(holding(without_control), "111");
+  EXPECT_EQ(holding(made_up(1.0, 9.0, 60.0, 95.0)), "1111111111");
+  EXPECT_EQ(holding(made_up(2.0, 9.0, 60.0, 95.0)), "1110111111");
+  EXPECT_EQ(holding(made_up(3.1, 9.0, 60.0, 95.0)), "0110111111");
+  EXPECT_EQ(holding(made_up(1.0, 6.9, 60.0, 95.0)), "1111110111");
+  EXPECT_EQ(holding(made_up(1.0, 13.1, 60.0, 85.0)), "1111110011");
+  EXPECT_EQ(holding(made_up(1.0, 9.0, 99.5, 100.0)), "1011011111");
+  HesitationStudy without_control = made_up(1.0, 9.0, 60.0, 95.0);
+  std::erase_if(without_control.rows, [](const StudyRow& one) { return one.name == "adapter-without-control-1"; });
+  EXPECT_EQ(holding(without_control), "111111");
 }
 
 }  // namespace
