@@ -96,6 +96,7 @@ void SiteFiles::sync() const {
   for (const std::filesystem::path& path : written_) {
     files_.open(path, OpenMode::kReadWrite)->sync();
     folders.insert(path.parent_path());
+    folders.insert(path.parent_path().parent_path());
   }
   for (const std::filesystem::path& folder : folders) files_.sync_directory(folder);
 }
