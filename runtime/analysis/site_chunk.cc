@@ -37,7 +37,11 @@ std::string as_base64(const char* type, std::span<const Value> values) {
   return fmt::format("{}:{}", type, base64(std::as_bytes(std::span(stored))));
 }
 
-std::size_t base64_length(std::size_t values, std::size_t value_bytes) { return (values * value_bytes + 2) / 3 * 4; }
+/// Of the whole text, with its type and quotes.
+std::size_t base64_length(std::size_t values, std::size_t value_bytes) {
+  constexpr std::size_t kAround = 6;
+  return (values * value_bytes + 2) / 3 * 4 + kAround;
+}
 
 std::size_t digits(std::int64_t value) {
   std::size_t count = 1;
@@ -49,7 +53,7 @@ std::size_t digits(std::int64_t value) {
 
 Json site_column(std::span<const std::int64_t> values) {
   constexpr std::int64_t kMost = std::int64_t{1} << 53;
-  std::size_t text = 0;
+  std::size_t text = 1;
   std::int64_t largest = 0;
   for (const std::int64_t value : values) {
     if (value < 0 || value > kMost) throw DataError("feature site: expected a number of 0 to 2^53, found {}", value);
@@ -65,7 +69,7 @@ Json site_column(std::span<const std::int64_t> values) {
 }
 
 Json site_column(std::span<const float> values) {
-  std::size_t text = 0;
+  std::size_t text = 1;
   for (const float value : values) {
     if (!std::isfinite(value)) throw DataError("feature site: expected finite numbers, found {}", value);
     text += fmt::formatted_size("{}", value) + 1;
