@@ -36,7 +36,7 @@ class StudyTest(SystemTest):
     def words(cls, out, *more, features="features"):
         return ["study", "hesitation", cls.scratch / "run", "--features", cls.scratch / features, "--questions",
                 cls.scratch / "questions.jsonl", "--max-new-tokens", 60, "--controls", "0.5,1", "--output-rule",
-                "promotes(wait hmm but alternatively, top=10) - region(bos)", "--template-rule", "region(bos)",
+                "promotes(wait hmm but alternatively) - region(bos)", "--template-rule", "region(bos)",
                 "--out", cls.scratch / out, *more]
 
     def succeed(self, *words, ranks=1):
@@ -107,7 +107,7 @@ class StudyTest(SystemTest):
         self.refused(65, "names feature 9999 of layer 2, whose dictionary has 128",
                      words=["select", self.scratch / "features", f"set({other})"])
         self.train("again", train__steps=20, adapter__features=128)
-        self.refused(78, "'transcoder ", words=[*self.words("refused")[:2], self.scratch / "again", *self.words("refused")[3:]])
+        self.refused(78, "holds features of transcoder ", words=[*self.words("refused")[:2], self.scratch / "again", *self.words("refused")[3:]])
         self.refused(66, "nowhere", words=self.words("refused", features="nowhere"))
         self.refused(78, "of another job", "responses-target.jsonl", words=self.words("undisturbed", "--seed", 1))
         self.assert_whole("undisturbed")
