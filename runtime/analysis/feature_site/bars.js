@@ -55,10 +55,10 @@ function thinkingBars(byThinking) {
 // Tokens and their logits, as far as they go beside each other.
 function lensTable(title, tokens, marks) {
   const most = Math.max(...tokens.map(({logit}) => Math.abs(logit)), 1e-30);
-  const rows = tokens.map(({text, logit}) => {
+  const rows = tokens.map(({id, text, logit}) => {
     const fill = element('span.fill');
     fill.style.width = `${(100 * Math.abs(logit)) / most}%`;
-    return element('div.share', element('span.name', chip(text, marks(text))), element('span.track', fill), element('span.number', amount(logit)));
+    return element('div.share', element('span.name', chip(text, marks(text), `token ${id}`)), element('span.track', fill), element('span.number', amount(logit)));
   });
   return element('section.chart', element('h2', title), ...rows);
 }

@@ -18,7 +18,7 @@ function exampleAt(columns, e) {
 
 function lensTokens(lens, i, rows) {
   const logits = tableRow(lens.logit, i, rows);
-  return tableRow(lens.id, i, rows).map((id, k) => ({text: tokenOf(id), logit: logits[k]}));
+  return tableRow(lens.id, i, rows).map((id, k) => ({id, text: tokenOf(id), logit: logits[k]}));
 }
 
 // Everything that is known of a feature; an Error that people can read when there is none such.

@@ -57,7 +57,8 @@ async function loadIndex(onProgress) {
   }
 }
 
-const tokenOf = (id) => index.vocabulary[id] || `token ${id}`;
+// Nothing for a padding row of the model's vocabulary.
+const tokenOf = (id) => index.vocabulary[id] ?? '';
 
 function rowAt(place) {
   const first = place * index.promotedEach;
