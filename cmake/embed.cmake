@@ -1,6 +1,6 @@
-# tadapt_embed(TARGET FILES <files>): adds a source to TARGET that defines page_file(name) of runtime/report/page_files.h
-# with the text of these files, by their names without folders.
-function(tadapt_embed target)
+# tadapt_embed(TARGET FUNCTION HEADER FILES <files>): adds a source to TARGET that defines FUNCTION(name) of HEADER with
+# the text of these files, by their names without folders.
+function(tadapt_embed target function header)
   cmake_parse_arguments(ARG "" "" "FILES" ${ARGN})
   set(texts "")
   set(choices "")
@@ -18,11 +18,11 @@ function(tadapt_embed target)
     math(EXPR number "${number} + 1")
   endforeach()
   string(CONCAT code
-    "// Made by cmake/embed.cmake.\n#include \"runtime/report/page_files.h\"\n\n#include \"kernels/core/error.h\"\n\n"
+    "// Made by cmake/embed.cmake.\n#include \"${header}\"\n\n#include \"kernels/core/error.h\"\n\n"
     "#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n\nnamespace tadapt {\nnamespace {\n\n${texts}\n}  // namespace\n\n"
-    "std::string_view page_file(std::string_view name) {\n${choices}"
+    "std::string_view ${function}(std::string_view name) {\n${choices}"
     "  throw Error(ExitCode::kInternal, fmt::format(\"the page has no file {}\", name));\n}\n\n}  // namespace tadapt\n")
-  set(source ${CMAKE_BINARY_DIR}/page_files.cc)
+  set(source ${CMAKE_BINARY_DIR}/${function}.cc)
   set(before "")
   if(EXISTS ${source})
     file(READ ${source} before)

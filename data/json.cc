@@ -46,4 +46,20 @@ std::string in_quotes(std::string_view text) {
   return text.size() > kLongest ? whole + "…" : whole;
 }
 
+std::string text_for_script(std::string_view json) {
+  std::string safe;
+  safe.reserve(json.size());
+  for (const char letter : json) {
+    if (letter == '<')
+      safe += "\\u003c";
+    else if (letter == '>')
+      safe += "\\u003e";
+    else if (letter == '&')
+      safe += "\\u0026";
+    else
+      safe += letter;
+  }
+  return safe;
+}
+
 }  // namespace tadapt

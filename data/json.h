@@ -15,4 +15,7 @@ nlohmann::json parse_json(std::string_view text, const std::filesystem::path& so
 /// A foreign name as it may stand in a one-line message: in double quotes, control characters escaped, long ones cut.
 std::string in_quotes(std::string_view text);
 
+/// JSON text as it may stand inside an HTML script element: what could end that is escaped.
+std::string text_for_script(std::string_view json);
+
 }  // namespace tadapt

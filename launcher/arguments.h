@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <optional>
 #include <span>
 #include <string>
@@ -34,6 +35,17 @@ std::string text_of(const ParsedArguments& arguments, const std::string& name);
 
 /// The path that a flag or operand names, seen from the current folder; empty when it was not given.
 std::filesystem::path path_of(const ParsedArguments& arguments, const std::string& name, const Process& process);
+
+/// The number that a flag was given; ConfigError naming the flag, what was expected and what was found.
+template <class T>
+T number_of(const ParsedArguments& arguments, const std::string& flag, T lowest, T highest) {
+  const std::string text = text_of(arguments, flag);
+  T number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !(lowest <= number && number <= highest))
+    throw ConfigError("--{}: expected a number from {} to {}, found '{}'", flag, lowest, highest, text);
+  return number;
+}
 
 /// A flag that is short for `--set key=…`.
 struct OptionFlag {

@@ -1,6 +1,5 @@
 #include "launcher/asked_models.h"
 
-#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -18,21 +17,11 @@ namespace po = boost::program_options;
 constexpr OptionFlag kFlags[] = {
     {"base", "model.base"}, {"target", "model.target"}, {"format", "corpus.format"}, {"device", "grid.device"}};
 
-template <class T>
-T number_of(const ParsedArguments& arguments, const char* flag, T lowest, T highest) {
-  const std::string text = text_of(arguments, flag);
-  T number{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || !(lowest <= number && number <= highest))
-    throw ConfigError("--{}: expected a number from {} to {}, found '{}'", flag, lowest, highest, text);
-  return number;
-}
-
 }  // namespace
 
-void add_asking_flags(po::options_description& flags) {
+void add_asking_flags(po::options_description& flags, Edits edits) {
   add_option_flags(flags, kFlags);
-  add_edit_flags(flags);
+  if (edits == Edits::kSome) add_edit_flags(flags);
   auto add = flags.add_options();
   const auto number = [](const char* otherwise) {
     return po::value<std::string>()->value_name("N")->default_value(otherwise);

@@ -16,8 +16,11 @@ struct AskedModels {
   std::filesystem::path run;  ///< the run's directory when a run was named
 };
 
+/// Whether a command lets adapters be edited.
+enum class Edits : std::uint8_t { kNone, kSome };
+
 /// Adds --config, --set, models, format, device, edits of adapters and everything that says how responses are drawn.
-void add_asking_flags(boost::program_options::options_description& flags);
+void add_asking_flags(boost::program_options::options_description& flags, Edits edits);
 
 /// From PATH, which may be missing, and flags: a run knows its models, for all else a configuration or flags name them.
 AskedModels asked_models(const ParsedArguments& arguments, const Process& process);

@@ -24,7 +24,7 @@ CommandSyntax syntax() {
           "no adapter row. Responses are kept as JSON lines; an interrupted benchmark goes on when started again.",
       .operands = {},
       .optional_operands = {"PATH"}};
-  add_asking_flags(syntax.flags);
+  add_asking_flags(syntax.flags, Edits::kSome);
   auto add = syntax.flags.add_options();
   add("questions", po::value<std::string>()->value_name("FILE"), "JSONL with \"question\" and \"answer\"");
   add("out", po::value<std::string>()->value_name("DIR"),

@@ -8,8 +8,6 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr float kAddedScale = -0.5f;
-
 std::optional<NamedFeatureSet> set_of(const ParsedArguments& arguments, const char* flag, const Process& process) {
   if (arguments.count(flag) == 0) return std::nullopt;
   const std::filesystem::path path = process.current_directory / text_of(arguments, flag);
@@ -50,7 +48,7 @@ FeatureEdit edit_of(const ParsedArguments& arguments, const Process& process) {
     edit.decoder_bias = FeatureEdit::DecoderBias::kDropped;
     edit.beside = MlpSource::kTarget;
   }
-  edit.decoder_scale = scale_of(arguments, edit.beside == MlpSource::kTarget ? kAddedScale : 1.0f);
+  edit.decoder_scale = scale_of(arguments, edit.beside == MlpSource::kTarget ? kTakenFromTarget : 1.0f);
   return edit;
 }
 

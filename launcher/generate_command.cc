@@ -28,7 +28,7 @@ CommandSyntax syntax() {
           "for any number of them.",
       .operands = {},
       .optional_operands = {"PATH"}};
-  add_asking_flags(syntax.flags);
+  add_asking_flags(syntax.flags, Edits::kSome);
   auto add = syntax.flags.add_options();
   add("model", po::value<std::string>()->value_name("NAME"),
       "whose responses; default: adapter with PATH, else target");

@@ -12,12 +12,15 @@ __extension__ typedef unsigned __int128 uint128;
 
 /// What a draw is for. Numbers are part of the on-disk contract (resume, other rank counts): append, never renumber.
 enum class RandomPurpose : std::uint32_t {
-  kInitialWeights = 1,  ///< step 0, sample = layer, index = element
-  kDataOrder = 2,       ///< step = epoch, sample = window
-  kTokenSubsample = 3,  ///< step 0, sample = sequence
-  kCutoff = 4,          ///< step = step, sample = draw within the step
-  kGeneration = 5,      ///< step = position, sample = sample number
-  kBootstrap = 6,       ///< step = resample, sample 0
+  kInitialWeights = 1,   ///< step 0, sample = layer, index = element
+  kDataOrder = 2,        ///< step = epoch, sample = window
+  kTokenSubsample = 3,   ///< step 0, sample = sequence
+  kCutoff = 4,           ///< step = step, sample = draw within the step
+  kGeneration = 5,       ///< step = position, sample = sample number
+  kBootstrap = 6,        ///< step = resample, sample 0
+  kExamples = 7,         ///< step = layer · 2^32 + feature, sample = sequence, index = position
+  kNeurons = 8,          ///< step 0, sample = layer
+  kControlFeatures = 9,  ///< step = layer, sample = feature
   kTest = 1000,
 };
 

@@ -49,7 +49,7 @@ std::string FeatureEdit::to_string() const {
 
 void apply(const FeatureEdit& edit, AdapterBundle& bundle) {
   for (const auto* set : {&edit.keep_only, &edit.remove})
-    if (*set) require_set_fits((*set)->set, bundle, (*set)->file);
+    if (*set) require_set_fits((*set)->set, dictionaries_of(bundle), (*set)->file);
   for (const AdapterBundle::Layer& layer : bundle.layers) {
     if (edit.keep_only) remove(layer, named(edit.keep_only->set, layer), false);
     if (edit.remove) remove(layer, named(edit.remove->set, layer), true);

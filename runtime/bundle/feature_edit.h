@@ -16,6 +16,9 @@ struct NamedFeatureSet {
   FeatureSet set;
 };
 
+/// Decoders' scale of features that are added to the target: it loses half of what they would add.
+inline constexpr float kTakenFromTarget = -0.5f;
+
 /// What is changed of trained adapters before they run.
 struct FeatureEdit {
   enum class DecoderBias : std::uint8_t { kKept, kDropped };

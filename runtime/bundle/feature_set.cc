@@ -88,19 +88,24 @@ void write_feature_set(FileSystem& files, const fs::path& path, const FeatureSet
   write_atomically(files, path, to_json(set));
 }
 
-void require_set_fits(const FeatureSet& set, const AdapterBundle& bundle, const std::string& file) {
+Dictionaries dictionaries_of(const AdapterBundle& bundle) {
+  Dictionaries dictionaries{bundle.source, fingerprint(bundle), {}};
+  for (const AdapterBundle::Layer& layer : bundle.layers) dictionaries.features[layer.layer] = layer.shape.features;
+  return dictionaries;
+}
+
+void require_set_fits(const FeatureSet& set, const Dictionaries& dictionaries, const std::string& file) {
   for (const auto& [layer, ids] : set.features) {
-    const auto found = std::ranges::find(bundle.layers, layer, &AdapterBundle::Layer::layer);
-    if (found == bundle.layers.end())
-      throw DataError("{}: names features of layer {}, which has no adapter in {}", file, layer, bundle.source);
-    if (!ids.empty() && ids.back() >= found->shape.features)
+    const auto found = dictionaries.features.find(layer);
+    if (found == dictionaries.features.end())
+      throw DataError("{}: names features of layer {}, which has no adapter in {}", file, layer, dictionaries.source);
+    if (!ids.empty() && ids.back() >= found->second)
       throw DataError("{}: names feature {} of layer {}, whose dictionary has {}", file, ids.back(), layer,
-                      found->shape.features);
+                      found->second);
   }
-  const std::string adapters = fingerprint(bundle);
-  if (set.adapters != adapters)
-    throw ConfigError("{}: a set of features of the adapters '{}', but {} are '{}'", file, set.adapters, bundle.source,
-                      adapters);
+  if (set.adapters != dictionaries.adapters)
+    throw ConfigError("{}: features of the adapters '{}', but {} are '{}'", file, set.adapters,
+                      dictionaries.source, dictionaries.adapters);
 }
 
 }  // namespace tadapt

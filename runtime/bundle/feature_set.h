@@ -30,8 +30,16 @@ std::string to_json(const FeatureSet& set);
 FeatureSet read_feature_set(FileSystem& files, const std::filesystem::path& path);
 void write_feature_set(FileSystem& files, const std::filesystem::path& path, const FeatureSet& set);
 
+/// What has features.
+struct Dictionaries {
+  std::string source;                    ///< for messages
+  std::string adapters;                  ///< fingerprint()
+  std::map<int, std::int64_t> features;  ///< how many, by layer
+};
+Dictionaries dictionaries_of(const AdapterBundle& bundle);
+
 /// ConfigError when the set is of other adapters, DataError naming layer and feature when they have none such. `file`
 /// stands in messages.
-void require_set_fits(const FeatureSet& set, const AdapterBundle& bundle, const std::string& file);
+void require_set_fits(const FeatureSet& set, const Dictionaries& dictionaries, const std::string& file);
 
 }  // namespace tadapt

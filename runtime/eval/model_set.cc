@@ -55,13 +55,22 @@ void ModelSet::load(const RunOptions& options, const AdapterSource& adapters, co
     base_ = needs_pair ? pair_->load_base(context, environment.files, base)
                        : Decoder::load(context, environment.files, base, compute);
   }
-  if (wants(ModelKind::kAdapter)) {
-    const AdapterBundle bundle = load_edited_adapters(environment.files, adapters, environment.print);
-    require_models_fit(environment.files, bundle, base, target);
-    edits_ = bundle.edits;
-    adapter_identity_ = adapters_identity(bundle, options.train.compute);
-    adapters_.emplace(context, bundle, options.train.compute);
-  }
+  if (wants(ModelKind::kAdapter)) load_adapter_set(options, adapters, environment);
+}
+
+void ModelSet::load_adapter_set(const RunOptions& options, const AdapterSource& adapters,
+                                const RunEnvironment& environment) {
+  const AdapterBundle bundle = load_edited_adapters(environment.files, adapters, environment.print);
+  require_models_fit(environment.files, bundle, options.model.base, options.model.target);
+  edits_ = bundle.edits;
+  adapter_identity_ = adapters_identity(bundle, options.train.compute);
+  adapters_.reset();
+  adapters_.emplace(environment.context, bundle, options.train.compute);
+}
+
+void ModelSet::change_adapters(const RunOptions& options, const AdapterSource& adapters,
+                               const RunEnvironment& environment) {
+  agree(environment.world, [&] { load_adapter_set(options, adapters, environment); });
 }
 
 GenerationModel ModelSet::model(ModelKind kind) {

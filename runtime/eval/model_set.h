@@ -27,6 +27,9 @@ class ModelSet {
   ModelSet(const RunOptions& options, const AdapterSource& adapters, const std::vector<ModelKind>& kinds,
            const RunEnvironment& environment);
 
+  /// From now on these are the adapters. Collective; the errors of the constructor.
+  void change_adapters(const RunOptions& options, const AdapterSource& adapters, const RunEnvironment& environment);
+
   GenerationModel model(ModelKind kind);
   /// What tells a model's responses from those of others: fingerprints of weights and adapters, and the compute type.
   std::string identity(ModelKind kind) const;
@@ -34,6 +37,7 @@ class ModelSet {
   const std::string& edits() const { return edits_; }
 
  private:
+  void load_adapter_set(const RunOptions& options, const AdapterSource& adapters, const RunEnvironment& environment);
   void load(const RunOptions& options, const AdapterSource& adapters, const std::vector<ModelKind>& kinds,
             const RunEnvironment& environment);
 

@@ -3,13 +3,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "data/json.h"
+#include "runtime/eval/rounds.h"
 #include "runtime/train/agreement.h"
-#include "runtime/train/progress.h"
 
 namespace tadapt {
 namespace {
@@ -147,55 +146,6 @@ class Journal {
   std::string mine_;
 };
 
-/// A stop that all ranks know of.
-struct Stopped {};
-
-/// Meetings of all ranks about once a second while any of them generates: none waits long for another, all know how far
-/// they are together, and all stop together. What is generated does not depend on when they meet.
-class Rounds {
- public:
-  Rounds(const ResponseJob& job, const RunEnvironment& environment, std::int64_t done)
-      : environment_(environment),
-        before_(done),
-        progress_(job.name, "responses", static_cast<std::int64_t>(job.prompts.size()) * job.samples, done,
-                  job.progress_seconds, environment.print) {}
-
-  void count_response() { ++responses_; }
-
-  void step(std::int64_t tokens) {
-    tokens_ += tokens;
-    environment_.heartbeat("generation");
-    if (std::chrono::duration<double>(Clock::now() - last_).count() >= 1.0) meet(1.0);
-  }
-
-  /// Nothing left to do on this rank: returns when that is so on all.
-  void finish() {
-    while (meet(0.0)) environment_.heartbeat("waiting for other ranks' responses");
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-
-  /// Whether a rank has work left.
-  bool meet(double working) {
-    const double mine[] = {working, environment_.stop_requested() ? 1.0 : 0.0, static_cast<double>(responses_),
-                           static_cast<double>(tokens_)};
-    const std::vector<double> all = environment_.world.all_gather(mine, "progress of generation");
-    double sums[std::size(mine)] = {};
-    for (std::size_t i = 0; i < all.size(); ++i) sums[i % std::size(mine)] += all[i];
-    if (sums[1] > 0.0) throw Stopped();
-    progress_.update(before_ + static_cast<std::int64_t>(sums[2]),
-                     [&] { return count_text(sums[3] / std::max(1e-9, progress_.seconds())) + " tokens/s"; });
-    last_ = Clock::now();
-    return sums[0] > 0.0;
-  }
-
-  const RunEnvironment& environment_;
-  std::int64_t before_, responses_ = 0, tokens_ = 0;
-  ProgressReport progress_;
-  Clock::time_point last_ = Clock::now();
-};
-
 /// This rank's share of what is missing.
 std::vector<Key> keys_of_rank(const ResponseJob& job, const std::map<Key, Response>& found, const Communicator& world) {
   std::vector<Key> keys;
@@ -220,17 +170,25 @@ std::vector<Response> sample_responses(const ResponseJob& job, const RunEnvironm
         {.prompt = job.prompts[static_cast<std::size_t>(prompt)].ids,
          .sample = static_cast<std::uint64_t>(sample) << 32 | static_cast<std::uint64_t>(prompt),
          .name = fmt::format("{}: sample {}", job.prompts[static_cast<std::size_t>(prompt)].place, sample)});
-  Rounds rounds(job, environment, static_cast<std::int64_t>(journal.found().size()));
+  Rounds rounds(environment, {.name = job.name,
+                              .unit = "responses",
+                              .total = static_cast<std::int64_t>(job.prompts.size()) * job.samples,
+                              .done = static_cast<std::int64_t>(journal.found().size()),
+                              .every_seconds = job.progress_seconds,
+                              .phase = "generation",
+                              .note = [](double tokens, double seconds) {
+                                return count_text(tokens / std::max(1e-9, seconds)) + " tokens/s";
+                              }});
   GenerationListener listener{.token = {},
                               .done =
                                   [&](std::size_t request, Generated generated) {
-                                    rounds.count_response();
+                                    rounds.count();
                                     journal.add({.prompt = keys[request].first,
                                                  .sample = keys[request].second,
                                                  .ids = std::move(generated.ids),
                                                  .reason = name(generated.reason)});
                                   },
-                              .step = [&](std::int64_t tokens) { rounds.step(tokens); }};
+                              .step = [&](std::int64_t tokens) { rounds.step(static_cast<double>(tokens)); }};
   if (job.stream) listener.token = [&](std::size_t, std::int32_t token) { job.stream(token); };
   try {
     generate(environment.context, job.model, requests, job.options, listener);

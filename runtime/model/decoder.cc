@@ -36,7 +36,11 @@ Decoder Decoder::load(Context& context, FileSystem& files, const std::filesystem
                       const DecoderCompute& compute) {
   const DecoderConfig config = load_decoder_config(files, directory);
   const ModelFiles files_of_model(directory);
-  const FileWeights weights(files_of_model);
+  return make(context, config, FileWeights(files_of_model), compute);
+}
+
+Decoder Decoder::make(Context& context, const DecoderConfig& config, const WeightSource& weights,
+                      const DecoderCompute& compute) {
   const SharedMlps mlps = load_mlps(context, weights, config, compute);
   return Decoder(config, compute, load_trunk(context, weights, config, compute), mlps, mlps);
 }

@@ -87,6 +87,9 @@ class Decoder {
   /// A model alone: both MLP sources are its own.
   static Decoder load(Context& context, FileSystem& files, const std::filesystem::path& directory,
                       const DecoderCompute& compute);
+  /// The same from any source.
+  static Decoder make(Context& context, const DecoderConfig& config, const WeightSource& weights,
+                      const DecoderCompute& compute);
   /// The target with a second set of MLPs, the base's; both have the same L, D and d_ff (else ConfigError).
   static Decoder load_pair(Context& context, FileSystem& files, const std::filesystem::path& target,
                            const std::filesystem::path& base, const DecoderCompute& compute);
@@ -98,6 +101,9 @@ class Decoder {
 
   const DecoderConfig& config() const { return config_; }
   DType compute() const { return compute_.dtype; }
+  /// All of a layer but its MLP, and the MLP of a source: for passes that these pieces do not have.
+  const LayerWeights& layer_weights(int layer) const { return trunk_.layers.at(static_cast<std::size_t>(layer)); }
+  const MlpWeights& mlp_weights(int layer, MlpSource source) const;
 
   /// residual [T, D] = the tokens' embeddings. DataError naming id and position when an id is outside the vocabulary.
   void embed(Context& context, const TokenTensors& tokens, const Tensor& residual) const;
@@ -149,10 +155,7 @@ class Decoder {
   AttentionInput project(Context& context, Workspace& workspace, int layer, const TokenTensors& tokens,
                          const Tensor& residual, const AttentionRecord& record) const;
   AttentionInput attention_input(const AttentionRecord& record, const TokenTensors& tokens) const;
-  const PackedWeights& out_weights(int layer) const {
-    return trunk_.layers.at(static_cast<std::size_t>(layer)).attention.out;
-  }
-  const MlpWeights& mlp_weights(int layer, MlpSource source) const;
+  const PackedWeights& out_weights(int layer) const { return layer_weights(layer).attention.out; }
 
   DecoderConfig config_;
   DecoderCompute compute_;

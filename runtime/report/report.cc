@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "data/html_page.h"
+#include "data/json.h"
 #include "runtime/report/page_files.h"
 #include "runtime/report/run_record.h"
 #include "runtime/report/sweep_record.h"
@@ -44,8 +46,15 @@ Json options_json() {
   return options;
 }
 
-void replace(std::string& page, std::string_view mark, std::string_view text) {
-  page.replace(page.find(mark), mark.size(), text);
+/// A page of these scripts.
+std::string page_of(std::initializer_list<const char*> scripts, const Json& data) {
+  std::string script;
+  for (const char* part : scripts) script += page_file(part);
+  const std::string text = json_for_script(data);
+  return filled_page(page_file("page.html"), {{"/* page.css */", page_file("page.css")},
+                                              {"/* chart.min.js */", page_file("chart.min.js")},
+                                              {"{/* data */}", text},
+                                              {"/* page.js */", script}});
 }
 
 std::string last_part(const fs::path& path) {
@@ -94,34 +103,17 @@ Json report_data(FileSystem& files, const std::vector<ReportSubject>& subjects) 
 }
 
 std::string json_for_script(const Json& data) {
-  std::string text = data.dump(-1, ' ', false, Json::error_handler_t::replace), safe;
-  safe.reserve(text.size());
-  for (const char letter : text) {
-    if (letter == '<')
-      safe += "\\u003c";
-    else if (letter == '>')
-      safe += "\\u003e";
-    else if (letter == '&')
-      safe += "\\u0026";
-    else
-      safe += letter;
-  }
-  return safe;
+  return text_for_script(data.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 std::string report_page(const Json& data) {
-  std::string script;
-  for (const char* part :
-       {"format.js", "elements.js", "charts.js", "series.js", "summary.js", "training.js", "layers.js",
-        "faithfulness.js", "benchmark.js", "speed.js", "sweep.js", "configuration.js", "main.js"})
-    script += page_file(part);
-  std::string page(page_file("page.html"));
-  // The data last: no mark is looked for in what others wrote.
-  replace(page, "/* page.css */", page_file("page.css"));
-  replace(page, "/* chart.min.js */", page_file("chart.min.js"));
-  replace(page, "/* page.js */", script);
-  replace(page, "{/* data */}", json_for_script(data));
-  return page;
+  return page_of({"format.js", "elements.js", "charts.js", "series.js", "summary.js", "training.js", "layers.js",
+                  "faithfulness.js", "benchmark.js", "speed.js", "sweep.js", "configuration.js", "main.js"},
+                 data);
+}
+
+std::string study_page(const Json& data) {
+  return page_of({"format.js", "elements.js", "charts.js", "benchmark.js", "study.js"}, data);
 }
 
 }  // namespace tadapt

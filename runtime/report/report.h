@@ -27,6 +27,9 @@ nlohmann::ordered_json report_data(FileSystem& files, const std::vector<ReportSu
 /// The page, its data inside.
 std::string report_page(const nlohmann::ordered_json& data);
 
+/// The page of a study of features: {title, studies: [{name, data}]}, data as to_json(HesitationStudy) gives it.
+std::string study_page(const nlohmann::ordered_json& data);
+
 /// JSON that may stand in a <script> element: nothing in it ends the element or opens a comment.
 std::string json_for_script(const nlohmann::ordered_json& data);
 

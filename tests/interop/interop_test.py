@@ -1,14 +1,17 @@
-"""What tadapt-dist writes, read with h5py, safetensors, tokenizers and TensorBoard. Run by tests/interop/run."""
+"""What tadapt-dist writes, read with h5py, safetensors, tokenizers, TensorBoard and circuit-tracer. Run by tests/interop/run."""
 
 import json
 import os
 import subprocess
 import tempfile
 import unittest
+import urllib.request
 from pathlib import Path
 
 import h5py
 import numpy as np
+from circuit_tracer.frontend import serve
+from circuit_tracer.frontend.graph_models import Metadata, Model, Node
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -147,6 +150,46 @@ train: {{compute: fp32, batch_tokens: 256, steps: {STEPS}}}
             self.assertEqual([scalar.step for scalar in scalars], [step for step, _ in points], tag)
             np.testing.assert_array_equal([scalar.value for scalar in scalars],
                                           np.array([value for _, value in points], np.float32), tag)
+
+    def test_circuit_tracer_opens_the_graphs(self):
+        prompt = "<｜User｜>12 + 30<｜Assistant｜><think>\n12 + 30 = 42. wait"
+        (self.out / "sum.txt").write_text(prompt, encoding="utf-8")
+        graphs = self.out / "graphs"
+        tadapt("attribute", "--run", self.out / "run", "--prompts", self.out / "sum.txt", "--out", graphs, "--max-nodes", 60,
+               "--node-share", 1, "--edge-share", 1)
+        server = serve(str(graphs), port=0)
+        self.addCleanup(server.stop)
+        at = f"http://localhost:{server.httpd.server_address[1]}"
+
+        def fetch(name):
+            with urllib.request.urlopen(f"{at}/{name}", timeout=20) as answer:
+                return answer.read()
+
+        self.assertIn(b"attribution graph", fetch("index.html").lower())
+        listed = [Metadata.model_validate(entry) for entry in json.loads(fetch("data/graph-metadata.json"))["graphs"]]
+        self.assertEqual([entry.slug for entry in listed], ["sum"])
+        model = Model.model_validate_json(fetch("graph_data/sum.json"))
+        self.assertEqual(model.metadata, listed[0])
+        config = json.loads((TOY / "target" / "config.json").read_text())
+        kinds = {node.feature_type for node in model.nodes}
+        self.assertEqual(kinds, {"cross layer transcoder", "embedding", "logit"})
+        for node in model.nodes:
+            if node.feature_type == "cross layer transcoder":
+                layer, feature, position = map(int, node.node_id.split("_"))
+                same = Node.feature_node(layer, position, feature, node.influence, node.activation)
+            elif node.feature_type == "embedding":
+                same = Node.token_node(node.ctx_idx, int(node.node_id.split("_")[1]), node.influence)
+                same.clerp = node.clerp
+            else:
+                token = model.metadata.prompt_tokens[0]  # any: its text is compared for its form only
+                same = Node.logit_node(node.ctx_idx, node.feature, token, config["num_hidden_layers"], node.is_target_logit,
+                                       node.token_prob)
+                self.assertEqual(node.clerp.rsplit("(", 1)[1], same.clerp.rsplit("(", 1)[1])
+                same.clerp = node.clerp
+            self.assertEqual(node, same)
+        ids = {node.node_id for node in model.nodes}
+        self.assertTrue(model.links)
+        self.assertTrue(all({link["source"], link["target"]} <= ids for link in model.links))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,24 @@ TEST_F(Commands, EvalWritesTheSameNumbersForARunAndItsExports) {
   expect_error(command("export run --out new --format hdf5"), ExitCode::kBadConfig, HasSubstr("adapters"));
 }
 
+TEST_F(Commands, FeaturesAreCollectedAndMistakesNamed) {
+  const std::string words = "features --run run --corpus corpus.jsonl --out features";
+  EXPECT_THAT(output(words + " --dry-run"), HasSubstr("128 features in 4 layers over 24 conversations (0 without"));
+  EXPECT_FALSE(fs::exists(folder_ / "features"));
+  EXPECT_THAT(output(words), AllOf(HasSubstr("reason=finished"), HasSubstr("tokens (100 %)")));
+  EXPECT_TRUE(fs::exists(folder_ / "features/layer-003.h5"));
+  EXPECT_THAT(output(words + " --export circuit-tracer"), HasSubstr("features is there"));
+  EXPECT_TRUE(fs::exists(folder_ / "features/circuit-tracer/features/layer_3.bin"));
+  expect_error(command(words + " --top 5"), ExitCode::kBadConfig, HasSubstr("choose another --out"));
+  expect_error(command("features --run run --corpus corpus.jsonl"), ExitCode::kBadConfig, HasSubstr("--out"));
+  expect_error(command(words + " --export json"), ExitCode::kBadConfig, HasSubstr("circuit-tracer-json, found 'json'"));
+  expect_error(command(words + " --neuron-rule all"), ExitCode::kBadConfig, HasSubstr("positive or absolute"));
+  expect_error(command(words + " --neurons -1"), ExitCode::kBadConfig,
+               HasSubstr("--neurons: expected a number from 0"));
+  expect_error(command("features --run nothing --corpus corpus.jsonl --out x"), ExitCode::kMissingInput,
+               HasSubstr("nothing"));
+}
+
 TEST_F(Commands, InspectSaysWhatARunItsCacheAndItsCheckpointHold) {
   EXPECT_THAT(output("inspect run"),
               AllOf(HasSubstr("a run directory"), HasSubstr("adapter.features: 32"), HasSubstr("step-000000002")));

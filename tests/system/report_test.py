@@ -5,27 +5,14 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import tempfile
 import unittest
 
+from browser import CHROMIUM, browse
 from harness import SOURCE, SystemTest, run, settings
 
-CHROMIUM = shutil.which("chromium")
 ARTEFACTS = pathlib.Path(os.environ.get("TADAPT_ARTEFACTS", SOURCE / "build/report"))
 STEPS = 40
 NASTY = "<img src=x onerror=alert(1)>"
-
-
-def browse(page):
-    """The page as it stands when its scripts are done, and the lines of the console; keeps a picture beside it."""
-    with tempfile.TemporaryDirectory() as profile:
-        done = subprocess.run(
-            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}",
-             "--enable-logging=stderr", "--window-size=1280,5200", "--virtual-time-budget=8000", "--dump-dom",
-             f"--screenshot={page.with_suffix('.png')}", page.as_uri()],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 class ReportTest(SystemTest):

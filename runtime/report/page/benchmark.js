@@ -63,7 +63,7 @@ const barStyle = (bars) =>
     ({backgroundColor: bars.map((bar) => bar.color()), maxBarThickness: 22, borderRadius: 2, grouped: false});
 
 /** Bars with the ends of their intervals. bars: {label, color(), estimate} */
-function intervalCard(title, about, bars, height = barsHeight(bars.length)) {
+function intervalCard(title, about, bars, height = barsHeight(bars.length), format = percent) {
   return chartCard(
       {title, about, height},
       () => horizontal(
@@ -78,9 +78,9 @@ function intervalCard(title, about, bars, height = barsHeight(bars.length)) {
               silent: true,
             },
           ],
-          axis('', {fromZero: true, format: (value) => percent(value, 0)}), (item) => {
+          axis('', {fromZero: true, format: (value) => format(value, format === percent ? 0 : 3)}), (item) => {
             const {estimate} = bars[item.dataIndex];
-            return ` ${percent(estimate.value)} [${intervalRange(estimate)}]`;
+            return ` ${format(estimate.value)} [${format(estimate.low)} to ${format(estimate.high)}]`;
           }));
 }
 
