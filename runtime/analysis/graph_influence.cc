@@ -54,7 +54,7 @@ void spread(std::vector<Node>& nodes, const std::vector<Link>& links) {
   for (const Link& link : links) sums[link.target] += link.weight;
   std::vector<std::size_t> order(links.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, std::greater(), [&](std::size_t link) { return nodes[links[link].target].layer; });
+  std::ranges::sort(order, {}, [&](std::size_t link) { return std::pair(-nodes[links[link].target].layer, link); });
   for (const std::size_t link : order) {
     const auto& [source, target, weight] = links[link];
     if (sums[target] > 0.0) nodes[source].influence += nodes[target].influence * weight / sums[target];

@@ -27,7 +27,9 @@ std::string with_interval(const Estimate& estimate, const char* pattern, double 
   return fmt::format("{} [{}, {}]", number(estimate.value), number(estimate.low), number(estimate.high));
 }
 
-std::string percent(const Estimate& share) { return fmt::format("{} %", with_interval(share, "{:+.1f}", 100.0)); }
+std::string percent(const Estimate& share) {
+  return std::isnan(share.value) ? "–" : fmt::format("{} %", with_interval(share, "{:+.1f}", 100.0));
+}
 
 std::string probability(double p) { return p < 0.001 ? "p < 0.001" : fmt::format("p {:.3f}", p); }
 

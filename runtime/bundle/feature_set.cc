@@ -104,8 +104,8 @@ void require_set_fits(const FeatureSet& set, const Dictionaries& dictionaries, c
                       found->second);
   }
   if (set.adapters != dictionaries.adapters)
-    throw ConfigError("{}: features of the adapters '{}', but {} are '{}'", file, set.adapters,
-                      dictionaries.source, dictionaries.adapters);
+    throw ConfigError("{}: features of the adapters '{}', but {} are '{}'", file, set.adapters, dictionaries.source,
+                      dictionaries.adapters);
 }
 
 }  // namespace tadapt

@@ -33,23 +33,26 @@ TEST_F(Study, FeaturesAreSelectedAndStudied) {
   ASSERT_EQ(command(2, "features --run run --corpus corpus.jsonl --out features").code, ExitCode::kDone);
   const Ended counted = command(1, "select features 'active() - template()' --out some.json");
   ASSERT_EQ(counted.code, ExitCode::kDone) << counted.output;
-  EXPECT_THAT(counted.output, AllOf(HasSubstr("of 128 ("), HasSubstr("layer   3: "), Not(HasSubstr("promoted tokens"))));
+  EXPECT_THAT(counted.output,
+              AllOf(HasSubstr("of 128 ("), HasSubstr("layer   3: "), Not(HasSubstr("promoted tokens"))));
   RealFileSystem files;
-  const FeatureSet set = read_feature_set(files, folder_ / "some.json");
+  FeatureSet set = read_feature_set(files, folder_ / "some.json");
   EXPECT_EQ(set.name, "some");
-  EXPECT_GT(set.size(), 0);
+  EXPECT_GT(set.size(), 4);
+  set.features = {{0, {1, 5, 6}}, {3, {30}}};
+  write_feature_set(files, folder_ / "some.json", set);
   EXPECT_THAT(command(1, "select features hesitation").output,
-              AllOf(HasSubstr("promotes(wait hmm but alternatively, top=1) | template(share=0.8): "),
+              AllOf(HasSubstr("(promotes(wait hmm but alternatively, top=1) | template(share=0.8)): "),
                     HasSubstr("by the number of promoted tokens looked at: 1: ")));
   refuses("select features 'promotes(wait'", ExitCode::kBadConfig, HasSubstr("rule, character 14: expected"));
   refuses("select run 'active()'", ExitCode::kMissingInput, HasSubstr("features.json"));
 
   const std::string study = "study hesitation run --features features --questions questions.jsonl ";
   const std::string small =
-      study + "--max-new-tokens 8 --output-rule 'set(some.json)' --template-rule 'region(bos)' --controls 0.1 ";
+      study + "--max-new-tokens 8 --output-rule 'set(some.json)' --template-rule 'region(bos)' --controls 2 ";
   const Ended studied = command(2, small);
   ASSERT_EQ(studied.code, ExitCode::kDone) << studied.output;
-  EXPECT_THAT(studied.output, AllOf(HasSubstr("| adapter-without-both |"), HasSubstr("| target-less-control-0.1 |")));
+  EXPECT_THAT(studied.output, AllOf(HasSubstr("| adapter-without-both |"), HasSubstr("| target-less-control-2 |")));
   for (const char* file : {"study.json", "study.csv", "study.md", "study.html", "sets/both.json"})
     EXPECT_FALSE(text_of(std::string("run/study-hesitation/") + file).empty()) << file;
   const std::string numbers = text_of("run/study-hesitation/study.json");
