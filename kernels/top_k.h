@@ -1,8 +1,7 @@
 // The largest or smallest few numbers of each row: of many, only these leave a device.
 #pragma once
 
-#include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/core/backends.h"
 
 namespace tadapt {
 
@@ -35,13 +34,6 @@ TADAPT_BACKENDS(void top_k(Context& context, const Tensor& x, Extreme extreme, c
 ///   ids      [R, k] int32, overwritten
 /// Exact, so the same on every device; a row depends on itself only. On a GPU it reads each row k times, from cache
 /// where a row fits. Oracle: sorting.
-inline void top_k(Context& context, const Tensor& x, Extreme extreme, const Tensor& numbers, const Tensor& ids) {
-  require_tensor(context, "top_k: x", x, {DType::kFloat32}, {kAnySize, kAnySize});
-  require_tensor(context, "top_k: numbers", numbers, {DType::kFloat32}, {x.size(0), kAnySize});
-  require_tensor(context, "top_k: ids", ids, {DType::kInt32}, {x.size(0), numbers.size(1)});
-  require_shape(0 < numbers.size(1) && numbers.size(1) <= x.size(1) && x.size(1) < std::int64_t{1} << 31,
-                "top_k: {} of rows of {}", numbers.size(1), x.size(1));
-  TADAPT_DISPATCH(context, top_k, context, x, extreme, numbers, ids);
-}
+void top_k(Context& context, const Tensor& x, Extreme extreme, const Tensor& numbers, const Tensor& ids);
 
 }  // namespace tadapt

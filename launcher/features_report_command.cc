@@ -30,10 +30,6 @@ CommandSyntax syntax() {
   return syntax;
 }
 
-fs::path path_of(const ParsedArguments& arguments, const char* flag, const Process& process) {
-  return arguments.count(flag) > 0 ? process.current_directory / text_of(arguments, flag) : fs::path();
-}
-
 void write_site(const ParsedArguments& arguments, const Process& process) {
   RunOptions options;
   options.grid.device = "cpu";

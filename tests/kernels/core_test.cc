@@ -3,7 +3,6 @@
 #include <numeric>
 
 #include "kernels/core/check.h"
-#include "kernels/core/dispatch.h"
 #include "kernels/core/launch.h"
 #include "kernels/core/vectorise.h"
 #include "tests/kernels/testing.h"
