@@ -74,7 +74,9 @@ std::string PartialResults::choose() {
       files.remove(directory_ / name);
     }
   }
-  std::ranges::stable_sort(entries, std::greater(), [](const Entry& entry) { return entry.done.size(); });
+  std::ranges::sort(entries, [](const Entry& a, const Entry& b) {
+    return a.done.size() != b.done.size() ? a.done.size() > b.done.size() : a.name < b.name;
+  });
   std::string chosen = std::to_string(generation);
   IndexSet taken;
   for (const Entry& entry : entries) {

@@ -31,7 +31,7 @@ struct Bytes {
 
 }  // namespace
 
-RegionFinder::RegionFinder(ChatFormat format, const Tokenizer& tokenizer) : format_(format), tokenizer_(tokenizer) {
+RegionFinder::RegionFinder(ChatFormat format, const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
   if (format == ChatFormat::kDeepseek)
     markers_ = {{"<｜User｜>", Region::kUserMarker}, {"<｜Assistant｜>", Region::kAssistantMarker}};
   if (format == ChatFormat::kQwen)

@@ -48,7 +48,6 @@ class RegionFinder {
     std::string text;
     Region region;
   };
-  ChatFormat format_;
   const Tokenizer& tokenizer_;
   std::vector<Marker> markers_;
 };
