@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "bench/random_pair.h"
 #include "data/safetensors.h"
 #include "kernels/core/memory.h"
 #include "kernels/core/random.h"
@@ -61,30 +62,6 @@ nlohmann::json config_of(const BenchShape& shape) {
           {"torch_dtype", "bfloat16"}};
 }
 
-/// Random weights, kept as they are read so that they can be written.
-class KeptWeights : public WeightSource {
- public:
-  explicit KeptWeights(std::uint64_t seed) : random_(seed) {}
-  void read(Context& context, const std::string& name, const Shape& shape, const Use& use) const override {
-    random_.read(context, name, shape, [&](const Tensor& numbers) {
-      Buffer& kept = kept_[name] = Buffer(Device::kCpu, numbers.dtype(), shape);
-      copy(context, numbers, kept.tensor());
-      use(numbers);
-    });
-  }
-  void write(const std::filesystem::path& path) const {
-    NamedTensors tensors;
-    for (const auto& [name, buffer] : kept_) tensors[name] = buffer.tensor();
-    RealFileSystem files;
-    write_safetensors(files, path, tensors);
-  }
-  void forget() { kept_.clear(); }
-
- private:
-  RandomWeights random_;
-  mutable std::map<std::string, Buffer> kept_;
-};
-
 TokenBatch random_batch(const BenchShape& shape) {
   const RandomStream random(3, RandomPurpose::kTest, 0, 0);
   std::uint32_t draw = 0;
@@ -113,15 +90,6 @@ std::vector<TokenBatch> cut(const TokenBatch& batch, int count) {
   }
   return leaves;
 }
-
-/// Peak resident memory of this process since the last forget_peak(), in MB.
-double peak_mb() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
-  return 0.0;
-}
-void forget_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 /// The pair, adapters on all layers, their optimiser and a batch.
 class BridgingTraining {

@@ -5,10 +5,12 @@
 #include <sstream>
 
 #include "kernels/core/error.h"
+#include "launcher/artifact.h"
 #include "launcher/nearest.h"
 #include "launcher/quoted.h"
 #include "launcher/run_config.h"
 #include "runtime/train/option_table.h"
+#include "runtime/train/run_directory.h"
 
 namespace tadapt {
 namespace {
@@ -148,6 +150,13 @@ RunOptions overridden(RunOptions options, const ParsedArguments& arguments, std:
     apply_override(options, override, process.current_directory);
   validate(options);
   return options;
+}
+
+RunOptions options_for_adapters(const std::filesystem::path& path, const ParsedArguments& arguments,
+                                std::span<const OptionFlag> short_forms, const Process& process) {
+  if (kind_with_adapters(process.files, path) == ArtifactKind::kRun)
+    return overridden(options_of_run(process.files, path), arguments, short_forms, process);
+  return options_of(arguments, short_forms, WithoutConfig::kDefaults, process);
 }
 
 }  // namespace tadapt

@@ -68,4 +68,9 @@ RunOptions options_of(const ParsedArguments& arguments, std::span<const OptionFl
 RunOptions overridden(RunOptions options, const ParsedArguments& arguments, std::span<const OptionFlag> short_forms,
                       const Process& process);
 
+/// For work with the adapters that `path` holds: overridden options of a run, which knows its models; else options_of,
+/// with defaults where there is no configuration.
+RunOptions options_for_adapters(const std::filesystem::path& path, const ParsedArguments& arguments,
+                                std::span<const OptionFlag> short_forms, const Process& process);
+
 }  // namespace tadapt

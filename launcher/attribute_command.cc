@@ -1,11 +1,9 @@
 // `tadapt-dist attribute`: attribution graphs of prompts.
 #include "launcher/arguments.h"
-#include "launcher/artifact.h"
 #include "launcher/commands.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/analysis/attribution_run.h"
-#include "runtime/train/run_directory.h"
 
 namespace tadapt {
 namespace {
@@ -70,9 +68,7 @@ int attribute_command(const Words& words, const Process& process) {
   const PruningShares pruning{.nodes = number_of<double>(*arguments, "node-share", 0.0, 1.0),
                               .edges = number_of<double>(*arguments, "edge-share", 0.0, 1.0)};
   const double gib = number_of<double>(*arguments, "memory-gib", 0.0, 1e6);
-  const RunOptions options = kind_with_adapters(process.files, adapters) == ArtifactKind::kRun
-                                 ? overridden(options_of_run(process.files, adapters), *arguments, kFlags, process)
-                                 : options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
+  const RunOptions options = options_for_adapters(adapters, *arguments, kFlags, process);
   require_set(options, {"model.base", "model.target"});
   const RunSession session(options, process);
   run_attribution({.options = options,

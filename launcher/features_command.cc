@@ -1,11 +1,9 @@
 // `tadapt-dist features`: what every feature of the adapters is active on.
 #include "launcher/arguments.h"
-#include "launcher/artifact.h"
 #include "launcher/commands.h"
 #include "launcher/run_config.h"
 #include "launcher/run_session.h"
 #include "runtime/analysis/feature_run.h"
-#include "runtime/train/run_directory.h"
 
 namespace tadapt {
 namespace {
@@ -71,9 +69,7 @@ int features_command(const Words& words, const Process& process) {
   for (const char* flag : {"run", "out"})
     if (arguments->count(flag) == 0) throw ConfigError("features: --{} is not given", flag);
   const fs::path path = process.current_directory / text_of(*arguments, "run");
-  const bool is_run = kind_with_adapters(process.files, path) == ArtifactKind::kRun;
-  const RunOptions options = is_run ? overridden(options_of_run(process.files, path), *arguments, kFlags, process)
-                                    : options_of(*arguments, kFlags, WithoutConfig::kDefaults, process);
+  const RunOptions options = options_for_adapters(path, *arguments, kFlags, process);
   require_set(options, {"model.base", "model.target", "corpus.validation"});
   constexpr std::int64_t kMost = std::int64_t{1} << 53;
   const FeatureRequest request{

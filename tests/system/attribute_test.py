@@ -30,7 +30,7 @@ class AttributeTest(SystemTest):
         begin = json.loads((SOURCE / "data/toy/target/tokenizer_config.json").read_text())["bos_token"]
         begin = begin if isinstance(begin, str) else begin["content"]
         (prompts / "hard <name>.txt").write_text(f"{begin}<｜User｜>12 + 30<｜Assistant｜><think>\n12 + 30 = 42. wait\n")
-        test.succeed("undisturbed")
+        test.attribute("undisturbed")
         cls.expected = tree_bytes(cls.scratch / "undisturbed")
 
     @classmethod
@@ -38,16 +38,11 @@ class AttributeTest(SystemTest):
         return ["attribute", "--run", cls.scratch / "run", "--prompts", prompts or cls.scratch / "prompts", "--out",
                 cls.scratch / out, "--max-nodes", 300, "--batch", 16, *more]
 
-    def succeed(self, out, *more, ranks=1):
-        result = run(self.words(out, *more), ranks)
-        self.assertEqual(result.returncode, 0, result.stdout)
-        return result.stdout
+    def attribute(self, out, *more, ranks=1):
+        return self.succeed(*self.words(out, *more), ranks=ranks)
 
     def assert_whole(self, out):
-        found = tree_bytes(self.scratch / out)
-        self.assertEqual(sorted(found), sorted(self.expected))
-        for name, content in self.expected.items():
-            self.assertEqual(found[name], content, f"{name} of {out} differs")
+        self.assert_same_files(self.scratch / out, self.expected)
 
     def test_graphs_are_complete_and_account_for_their_targets(self):
         names = [f"questions-{i:04}" for i in range(1, QUESTIONS + 1)] + ["hard--name-"]
@@ -71,7 +66,7 @@ class AttributeTest(SystemTest):
 
     def test_ranks_share_prompts(self):
         for ranks in (2, 3):
-            self.succeed(f"ranks-{ranks}", ranks=ranks)
+            self.attribute(f"ranks-{ranks}", ranks=ranks)
             self.assert_whole(f"ranks-{ranks}")
 
     def test_what_is_done_is_not_done_again(self):
@@ -80,7 +75,7 @@ class AttributeTest(SystemTest):
         for name in ("questions-0002.balances.json", "questions-0003.balances.json", "questions-0003.json", "graph-metadata.json"):
             (out / name).unlink()
         kept = (out / "questions-0001.json").stat().st_mtime_ns
-        self.assertIn("attribution: 2 prompts", self.succeed("resumed"))
+        self.assertIn("attribution: 2 prompts", self.attribute("resumed"))
         self.assert_whole("resumed")
         self.assertEqual((out / "questions-0001.json").stat().st_mtime_ns, kept)
 
@@ -89,7 +84,7 @@ class AttributeTest(SystemTest):
         process = start(self.words(out), ranks)
         self.assertTrue(wait_until(lambda: list((self.scratch / out).glob("*.balances.json"))))
         interrupt(process)
-        self.succeed(out, ranks=ranks)
+        self.attribute(out, ranks=ranks)
         self.assert_whole(out)
 
     def test_killed_at_any_moment(self):

@@ -108,6 +108,19 @@ class SystemTest(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.scratch, ignore_errors=True)
 
+    def succeed(self, *words, ranks=1):
+        """What a command prints that must end well."""
+        result = run(words, ranks)
+        self.assertEqual(result.returncode, 0, result.stdout)
+        return result.stdout
+
+    def assert_same_files(self, folder, expected):
+        """Its files are those of tree_bytes(...), byte for byte."""
+        found = tree_bytes(folder)
+        self.assertEqual(sorted(found), sorted(expected))
+        for name, content in expected.items():
+            self.assertEqual(found[name], content, f"{name} of {folder} differs")
+
     def train_words(self, run_dir, **options):
         common = dict(run__dir=self.scratch / run_dir, cache__dir=self.cache, cache__max_tokens=self.ROWS,
                       cache__sequences_per_shard=64, train__window_tokens=4096, train__evaluate_every_steps=20,

@@ -37,11 +37,6 @@ class ReportTest(SystemTest):
         shutil.rmtree(ARTEFACTS, ignore_errors=True)
         ARTEFACTS.mkdir(parents=True)
 
-    def succeed(self, *words):
-        result = run(words)
-        self.assertEqual(result.returncode, 0, result.stdout)
-        return result.stdout
-
     def assert_said(self, dom, *texts):
         for text in texts:
             self.assertTrue(text in dom, f"not on the page: {text}")

@@ -39,16 +39,8 @@ class StudyTest(SystemTest):
                 "promotes(wait hmm but alternatively) - region(bos)", "--template-rule", "region(bos)",
                 "--out", cls.scratch / out, *more]
 
-    def succeed(self, *words, ranks=1):
-        result = run(words, ranks)
-        self.assertEqual(result.returncode, 0, result.stdout)
-        return result.stdout
-
     def assert_whole(self, out):
-        found = tree_bytes(self.scratch / out)
-        self.assertEqual(sorted(found), sorted(self.expected))
-        for name, content in self.expected.items():
-            self.assertEqual(found[name], content, f"{name} of {out} differs")
+        self.assert_same_files(self.scratch / out, self.expected)
 
     def refused(self, code, *needles, words):
         result = run(words)
