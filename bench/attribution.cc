@@ -1,5 +1,5 @@
 // One attribution graph of a random pair with adapters: seconds, peak memory, and what the 7B shape would need.
-//   bench_attribution toy|wide [DIRECTORY [NODES [TOKENS [DENSITY]]]]
+//   bench_attribution toy|wide|quarter [DIRECTORY [NODES [TOKENS [DENSITY]]]]
 // With a DIRECTORY the models, adapters, tokens and the graph are written there: attribution_torch.py is the other end.
 // DENSITY: share of the features that are active. Prints a line of JSON.
 
@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -31,10 +32,14 @@ struct BenchShape {
   std::int64_t width, mlp_width, heads, kv_heads, vocabulary, features;
   int layers;
 };
-/// The bundled pair's sizes; the 7B model's divided by 8 with a quarter of its layers, V by 32; and the 7B model's.
+/// The bundled pair's sizes; the 7B model's divided by 8, and by 4, with a quarter of its layers, V by 32; and the 7B
+/// model's.
 constexpr BenchShape kToy{128, 384, 4, 2, 512, 512, 4};
 constexpr BenchShape kWide{448, 2368, 7, 1, 4752, 1024, 7};
+constexpr BenchShape kQuarter{896, 4736, 14, 2, 4752, 2048, 7};
 constexpr BenchShape kSevenB{3584, 18944, 28, 4, 152064, 8192, 28};
+
+const std::map<std::string, BenchShape> kShapes = {{"toy", kToy}, {"wide", kWide}, {"quarter", kQuarter}};
 
 DecoderConfig config_of(const BenchShape& shape) {
   const nlohmann::json config = {{"architectures", {"Qwen2ForCausalLM"}},
@@ -96,10 +101,11 @@ void tell_seven_b(const GrowthOptions& options) {
   for (const Device device : {Device::kCpu, Device::kCuda}) {
     const std::int64_t models = AttributionModel::bytes(config, adapters, device);
     const std::int64_t record = PromptRecord::bytes(config, kTokens, kSevenB.features);
+    const std::int64_t maps = MlpMaps::bytes(config, kTokens, options.most_map_bytes);
     const std::int64_t batch = AttributionPass::bytes(config, options.batch, kTokens);
-    fmt::print("7B shape, {} tokens, on a {}: {} (models {}, one forward {}, a batch of {} {})\n", kTokens,
-               name(device), readable_bytes(models + record + batch), readable_bytes(models), readable_bytes(record),
-               options.batch, readable_bytes(batch));
+    fmt::print("7B shape, {} tokens, on a {}: {} (models {}, one forward {}, maps {}, a batch of {} {})\n", kTokens,
+               name(device), readable_bytes(models + record + maps + batch), readable_bytes(models),
+               readable_bytes(record), readable_bytes(maps), options.batch, readable_bytes(batch));
   }
   const double row = static_cast<double>(6 * config.width * config.mlp_width +
                                          2 * config.width * (config.query_width() + config.key_width()));
@@ -109,7 +115,7 @@ void tell_seven_b(const GrowthOptions& options) {
 
 void run(std::span<const std::string> words) {
   const auto word = [&](std::size_t at, const char* otherwise) { return words.size() > at ? words[at] : otherwise; };
-  const BenchShape& shape = words[0] == "wide" ? kWide : kToy;
+  const BenchShape& shape = kShapes.at(words[0]);
   const GrowthOptions options{.most_features = std::stol(word(2, "300"))};
   const std::int64_t tokens = std::stol(word(3, "200"));
   Context context = Context::cpu(threads_per_rank(1));
@@ -142,7 +148,9 @@ void run(std::span<const std::string> words) {
   const auto start = std::chrono::steady_clock::now();
   const std::clock_t cpu_start = std::clock();
   const PromptRecord record(context, model, memory, ids);
-  AttributionPass pass(context, model, memory, record);
+  const int mapped = MlpMaps::layers_that_pay(config, record, options.most_features, options.most_map_bytes);
+  const MlpMaps maps(context, model, record, mapped, [] {});
+  AttributionPass pass(context, model, memory, record, &maps);
   const AttributionGraph graph = grow_graph(pass, options, std::int64_t{1} << 36, [](std::int64_t) {});
   const PrunedGraph pruned = prune_graph(graph, {});
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -156,6 +164,7 @@ void run(std::span<const std::string> words) {
                                     {"active_features", graph.active_features},
                                     {"nodes", graph.features},
                                     {"edges", graph.weights.size()},
+                                    {"mapped_layers", mapped},
                                     {"kept_edges", std::ranges::count(pruned.edges, true)},
                                     {"largest_residual", residual},
                                     {"peak_mb", peak_mb()},
@@ -177,8 +186,8 @@ void run(std::span<const std::string> words) {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
-  if (words.empty() || (words[0] != "toy" && words[0] != "wide")) {
-    std::fprintf(stderr, "bench_attribution toy|wide [DIRECTORY [NODES [TOKENS [DENSITY]]]]\n");
+  if (words.empty() || !tadapt::kShapes.contains(words[0])) {
+    std::fprintf(stderr, "bench_attribution toy|wide|quarter [DIRECTORY [NODES [TOKENS [DENSITY]]]]\n");
     return 64;
   }
   tadapt::run(words);

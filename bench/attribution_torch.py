@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An attribution graph in straightforward dense PyTorch against ours, from the same numbers (needs torch, safetensors).
 
-    python3 bench/attribution_torch.py build/release/bench/bench_attribution toy|wide [--nodes N] [--tokens T] [--density P]
+    python3 bench/attribution_torch.py build/release/bench/bench_attribution toy|wide|quarter [--nodes N] [--tokens T] [--density P]
 
 Straightforward: one forward whose non-linear parts are detached; for each target one backward through it, which gives a
 dense gradient for all features of all layers and positions; a dense matrix of all targets and active features, on which
@@ -142,7 +142,7 @@ def compare(case, found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program")
-    parser.add_argument("shape", choices=("toy", "wide"))
+    parser.add_argument("shape", choices=("toy", "wide", "quarter"))
     parser.add_argument("--nodes", type=int, default=300)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--density", type=float, default=0.01)

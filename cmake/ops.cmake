@@ -1,6 +1,6 @@
 # Every op has its header, its halves for CPU and CUDA and its test; a build with one of them missing is refused.
 set(TADAPT_OPS matmul norm rope attention attention_backward cached_attention sampling pointwise features sparse losses
-  logit_losses optim top_k uniform)
+  logit_losses optim position_maps top_k uniform)
 foreach(op IN LISTS TADAPT_OPS)
   foreach(file kernels/${op}.h kernels/${op}_cpu.cc kernels/${op}_cuda.cu tests/kernels/${op}_test.cc)
     if(NOT EXISTS ${CMAKE_SOURCE_DIR}/${file})

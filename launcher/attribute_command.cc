@@ -38,11 +38,12 @@ CommandSyntax syntax() {
   add("prompts", text("PATH"), "a .txt or .jsonl file, or a folder of them");
   add("out", text("DIR"), "where graphs and pages go");
   add("max-nodes", number("10000"), "features of a graph, before pruning");
-  add("batch", number("32"), "targets that go back through the model at once");
+  add("batch", number("128"), "targets that go back through the model at once");
   add("logits", number("10"), "most predictions that a graph explains");
   add("logit-mass", number("0.95"), "or fewer, when these together are so probable");
   add("node-share", number("0.8"), "of all influence that the kept nodes have");
   add("edge-share", number("0.98"), "of all scores that the kept edges have");
+  add("maps-gib", number("4"), "GiB for MLPs as matrices, a position each, where that is faster");
   add("memory-gib", number("0"), "GiB that a rank may use; 0: its share of the host's memory");
   add("feature-url", text("URL"), "pages link features to it; {layer}, {feature} and {index} in it are replaced");
   return syntax;
@@ -61,13 +62,16 @@ int attribute_command(const Words& words, const Process& process) {
   const fs::path adapters = process.current_directory / needed(*arguments, "run");
   const fs::path prompts = process.current_directory / needed(*arguments, "prompts");
   const fs::path out = process.current_directory / needed(*arguments, "out");
+  const auto gib = [&](const char* flag) {
+    return static_cast<std::int64_t>(number_of<double>(*arguments, flag, 0.0, 1e6) * 0x1p30);
+  };
   const GrowthOptions growth{.logits = {.most = number_of<int>(*arguments, "logits", 1, 1000),
                                         .mass = number_of<double>(*arguments, "logit-mass", 1e-6, 1.0)},
                              .most_features = number_of<std::int64_t>(*arguments, "max-nodes", 1, 1 << 30),
-                             .batch = number_of<int>(*arguments, "batch", 1, 65536)};
+                             .batch = number_of<int>(*arguments, "batch", 1, 65536),
+                             .most_map_bytes = gib("maps-gib")};
   const PruningShares pruning{.nodes = number_of<double>(*arguments, "node-share", 0.0, 1.0),
                               .edges = number_of<double>(*arguments, "edge-share", 0.0, 1.0)};
-  const double gib = number_of<double>(*arguments, "memory-gib", 0.0, 1e6);
   const RunOptions options = options_for_adapters(adapters, *arguments, kFlags, process);
   require_set(options, {"model.base", "model.target"});
   const RunSession session(options, process);
@@ -77,7 +81,7 @@ int attribute_command(const Words& words, const Process& process) {
                    .directory = out,
                    .growth = growth,
                    .pruning = pruning,
-                   .most_bytes = static_cast<std::int64_t>(gib * 0x1p30),
+                   .most_bytes = gib("memory-gib"),
                    .feature_url = text_of(*arguments, "feature-url")},
                   session.environment());
   return static_cast<int>(ExitCode::kDone);

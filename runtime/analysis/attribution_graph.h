@@ -41,8 +41,10 @@ struct AttributionGraph {
 struct GrowthOptions {
   LogitChoice logits = {};
   std::int64_t most_features = 10'000;  ///< nodes
-  int batch = 32;                       ///< targets that go back at once
+  int batch = 128;                      ///< targets that go back at once
   int batches_a_ranking = 4;            ///< after so many the features that are left are ranked again
+  /// For MlpMaps, where attribution computes. With other maps contributions differ by rounding.
+  std::int64_t most_map_bytes = std::int64_t{4} << 30;
 };
 
 /// Called as often as there is something to say, at least once a layer of a batch; what it throws goes through.

@@ -53,18 +53,37 @@ struct Traced {
   Tensor rows_of(const Tensor& matrix) const { return matrix.rows(begin, end()); }
 };
 
+/// The rows of some targets, position by position.
+struct RowsByPosition {
+  std::vector<std::int32_t> offsets, rows;
+
+  RowsByPosition(std::span<const Traced> some, std::int64_t positions) : offsets{0} {
+    for (std::int64_t position = 0; position < positions; ++position) {
+      for (const Traced& traced : some)
+        if (position < traced.rows) rows.push_back(static_cast<std::int32_t>(traced.begin + position));
+      offsets.push_back(static_cast<std::int32_t>(rows.size()));
+    }
+  }
+};
+
 /// One batch on its way back. At layer ℓ the targets above it are under way: the first of them, since later layers come
 /// first.
 class Backward {
  public:
-  Backward(Context& context, const AttributionModel& model, PromptMemory& memory, const PromptRecord& record,
-           const Constants& constants, std::span<const AttributionTarget> targets)
+  struct Prompt {
+    PromptMemory& memory;
+    const PromptRecord& record;
+    const MlpMaps* maps;
+  };
+  Backward(Context& context, const AttributionModel& model, const Prompt& prompt, const Constants& constants,
+           std::span<const AttributionTarget> targets)
       : context_(context),
         model_(model),
         decoder_(model.decoder()),
         config_(decoder_.config()),
-        workspace_(memory.workspace),
-        record_(record),
+        workspace_(prompt.memory.workspace),
+        record_(prompt.record),
+        maps_(prompt.maps),
         constants_(constants) {
     std::int64_t rows = 0;
     for (const AttributionTarget& target : targets) {
@@ -75,11 +94,13 @@ class Backward {
       rows += target.position + 1;
     }
     cotangent_ = workspace_.of(Workspace::kResidual, {rows, config_.width});
+    if (mapped_layers() > 0) mapped_ = workspace_.of(Workspace::kNormed, {rows, config_.width});
     numbers_ = Buffer(context.device(), DType::kFloat32, {count_numbers()});
   }
 
   std::vector<Contributions> run(const std::function<void()>& on_layer) {
     clear(context_, cotangent_);
+    if (!mapped_.empty()) clear(context_, mapped_);
     std::size_t under_way = 0;
     for (; under_way < traced_.size() && traced_[under_way].target.layer == config_.layers; ++under_way)
       inject_logit(traced_[under_way]);
@@ -87,7 +108,10 @@ class Backward {
     for (int layer = highest; layer >= 0; --layer) {
       if (under_way > 0) {
         read_features(layer, under_way);
-        pass_mlp(layer, under_way);
+        if (layer < mapped_layers())
+          map_mlp(layer, under_way);
+        else
+          pass_mlp(layer, under_way);
       }
       for (; under_way < traced_.size() && traced_[under_way].target.layer == layer; ++under_way)
         inject_feature(traced_[under_way]);
@@ -164,7 +188,22 @@ class Backward {
     }
   }
 
-  /// From the state after the MLP to the state before it, for the first `count` targets.
+  int mapped_layers() const { return maps_ == nullptr ? 0 : maps_->layers(); }
+
+  /// From the state after the MLP to the state before it, for the first `count` targets. Rows of the others are zero in
+  /// both matrices.
+  void map_mlp(int layer, std::size_t count) {
+    RowsByPosition by_position(std::span(traced_).first(count), record_.tokens());
+    const auto there = [&](std::vector<std::int32_t>& numbers) {
+      return DeviceView(context_, Tensor::of(std::span(numbers), {static_cast<std::int64_t>(numbers.size())}));
+    };
+    const DeviceView offsets = there(by_position.offsets), rows = there(by_position.rows);
+    map_rows(context_, {maps_->of(layer), offsets.tensor(), rows.tensor()}, cotangent_, mapped_);
+    std::swap(cotangent_, mapped_);
+    synchronize(context_);
+  }
+
+  /// The same without a map.
   void pass_mlp(int layer, std::size_t count) {
     const MlpWeights& weights = decoder_.mlp_weights(layer, MlpSource::kTarget);
     const Tensor inner = workspace_.of(Workspace::kNormedCotangent, {end_of(count), config_.width});
@@ -279,9 +318,11 @@ class Backward {
   const DecoderConfig& config_;
   Workspace& workspace_;
   const PromptRecord& record_;
+  const MlpMaps* maps_;
   const Constants& constants_;
   std::vector<Traced> traced_;
   Tensor cotangent_;  ///< [rows of all targets, D]
+  Tensor mapped_;     ///< the same, where maps put it
   Buffer numbers_;
   std::int64_t taken_ = 0;
 };
@@ -289,11 +330,12 @@ class Backward {
 }  // namespace
 
 AttributionPass::AttributionPass(Context& context, const AttributionModel& model, PromptMemory& memory,
-                                 const PromptRecord& record)
+                                 const PromptRecord& record, const MlpMaps* maps)
     : context_(context),
       model_(model),
       memory_(memory),
       record_(record),
+      maps_(maps),
       counting_(context.device(), DType::kInt32, {record.tokens() + 1}),
       zeros_(context.device(), DType::kFloat32, {std::max(record.tokens(), model.most_features())}),
       ones_(context.device(), DType::kFloat32, {record.tokens()}) {
@@ -309,12 +351,12 @@ std::vector<Contributions> AttributionPass::run(std::span<const AttributionTarge
                                                 const std::function<void()>& on_layer) {
   if (targets.empty()) return {};
   const Constants constants{counting_.tensor(), zeros_.tensor(), ones_.tensor()};
-  return Backward(context_, model_, memory_, record_, constants, targets).run(on_layer);
+  return Backward(context_, model_, {memory_, record_, maps_}, constants, targets).run(on_layer);
 }
 
 std::int64_t AttributionPass::bytes(const DecoderConfig& config, std::int64_t targets, std::int64_t tokens) {
   const std::int64_t rows = targets * tokens;
-  const std::int64_t each = 2 * config.width + config.query_width() + config.key_width();
+  const std::int64_t each = 3 * config.width + config.query_width() + config.key_width();
   const std::int64_t chunk = std::min(rows, kMlpRows) * (3 * config.mlp_width + config.width);
   return (rows * each + chunk + config.vocabulary) * static_cast<std::int64_t>(sizeof(float));
 }

@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "runtime/analysis/prompt_record.h"
+#include "runtime/analysis/mlp_maps.h"
 
 namespace tadapt {
 
@@ -21,10 +21,12 @@ struct Contributions {
   double residual() const { return target.value - sum - biases - first_position; }
 };
 
-/// One per prompt. The model must outlive it, and the record.
+/// One per prompt. The model, the record and the maps must outlive it.
 class AttributionPass {
  public:
-  AttributionPass(Context& context, const AttributionModel& model, PromptMemory& memory, const PromptRecord& record);
+  /// `maps`: of this record; null: every row goes through the MLPs themselves. Either way gives the same to rounding.
+  AttributionPass(Context& context, const AttributionModel& model, PromptMemory& memory, const PromptRecord& record,
+                  const MlpMaps* maps = nullptr);
 
   const PromptRecord& record() const { return record_; }
   /// `targets`: later layers first. A target's numbers are its own: they do not depend on the others (on the CPU to the
@@ -39,6 +41,7 @@ class AttributionPass {
   const AttributionModel& model_;
   PromptMemory& memory_;
   const PromptRecord& record_;
+  const MlpMaps* maps_;
   Buffer counting_, zeros_, ones_;
 };
 

@@ -37,9 +37,10 @@ std::string identity_of(const RunOptions& options, const std::string& adapters) 
 /// What files depend on, but for the prompt.
 std::string job_of(const AttributionRequest& request, const std::string& identity) {
   const GrowthOptions& growth = request.growth;
-  const std::string text = fmt::format("{} {} {} {} {} {} {} {} {}", identity, growth.logits.most, growth.logits.mass,
-                                       growth.most_features, growth.batch, growth.batches_a_ranking,
-                                       request.pruning.nodes, request.pruning.edges, request.feature_url);
+  const std::string text =
+      fmt::format("{} {} {} {} {} {} {} {} {} {}", identity, growth.logits.most, growth.logits.mass,
+                  growth.most_features, growth.batch, growth.batches_a_ranking, growth.most_map_bytes,
+                  request.pruning.nodes, request.pruning.edges, request.feature_url);
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
@@ -50,11 +51,11 @@ std::string job_of(const std::string& job, const AttributionPrompt& prompt) {
 
 /// What a rank needs for one prompt after another, the longest of them in the records.
 struct Memory {
-  std::int64_t models = 0, records = 0, batches = 0;
-  std::int64_t total() const { return models + records + batches; }
+  std::int64_t models = 0, records = 0, maps = 0, batches = 0;
+  std::int64_t total() const { return models + records + maps + batches; }
   std::string to_string() const {
-    return fmt::format("models {}, one forward {}, a batch {}", readable_bytes(models), readable_bytes(records),
-                       readable_bytes(batches));
+    return fmt::format("models {}, one forward {}, maps of MLPs {}, a batch {}", readable_bytes(models),
+                       readable_bytes(records), readable_bytes(maps), readable_bytes(batches));
   }
 };
 
@@ -153,15 +154,18 @@ void AttributionRun::require_memory() {
     const auto tokens = static_cast<std::int64_t>(prompt.ids.size());
     const Memory memory{.models = AttributionModel::bytes(config_, adapters, device),
                         .records = PromptRecord::bytes(config_, tokens, most_features),
+                        .maps = MlpMaps::bytes(config_, tokens, request_.growth.most_map_bytes),
                         .batches = AttributionPass::bytes(config_, request_.growth.batch, tokens)};
     const std::int64_t host_bytes =
         request_.most_bytes > 0 ? request_.most_bytes : static_cast<std::int64_t>(host_memory_bytes()) / sharing_host;
     require_device_memory(environment_.context, sharing_device, memory.total(), memory.to_string());
     left_bytes_ = host_bytes - (device == Device::kCpu ? memory.total() : 0);
     if (left_bytes_ < 0)
-      throw ConfigError("{}: a prompt of {} tokens needs {} bytes ({}: {}), a rank has {} ({}): take a smaller --batch",
-                        prompt.place, tokens, memory.total(), readable_bytes(memory.total()), memory.to_string(),
-                        host_bytes, readable_bytes(host_bytes));
+      throw ConfigError(
+          "{}: a prompt of {} tokens needs {} bytes ({}: {}), a rank has {} ({}): take a smaller --batch "
+          "or --maps-gib",
+          prompt.place, tokens, memory.total(), readable_bytes(memory.total()), memory.to_string(), host_bytes,
+          readable_bytes(host_bytes));
     environment_.print(
         fmt::format("attribution: {} prompt{} of up to {} tokens; a rank needs {} ({}), and has {} for contributions",
                     missing_.size(), missing_.size() == 1 ? "" : "s", tokens, readable_bytes(memory.total()),
@@ -220,7 +224,10 @@ void AttributionRun::make_graph(AttributionModel& model, PromptMemory& memory, c
   };
   try {
     const PromptRecord record(context, model, memory, prompt.ids);
-    AttributionPass pass(context, model, memory, record);
+    const GrowthOptions& growth = request_.growth;
+    const int mapped = MlpMaps::layers_that_pay(config_, record, growth.most_features, growth.most_map_bytes);
+    const MlpMaps maps(context, model, record, mapped, [&] { on_growth(0); });
+    AttributionPass pass(context, model, memory, record, &maps);
     write(grow_graph(pass, request_.growth, left_bytes_, on_growth), prompt);
   } catch (const ConfigError& error) {
     throw ConfigError("{}: {}", prompt.place, error.what());

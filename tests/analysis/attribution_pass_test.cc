@@ -171,6 +171,53 @@ TEST_P(AttributionPassTest, ATargetsNumbersAreItsOwn) {
   }
 }
 
+/// MLPs as maps of the lowest layers, of none and of all: the same contributions to rounding, each target's its own.
+TEST_P(AttributionPassTest, MapsOfMlpsGiveTheSame) {
+  for (const Shapes& shape : shapes()) {
+    Recorded made(GetParam(), directory_, shape);
+    const std::vector<AttributionTarget> targets = testing::all_targets(made.record);
+    const std::vector<Contributions> expected = made.pass.run(targets, testing::nothing);
+    for (int layers = 0; layers <= made.layers(); ++layers) {
+      int told = 0;
+      const MlpMaps maps(made.fixture->context(), made.fixture->model(), made.record, layers, [&] { ++told; });
+      EXPECT_EQ(told, layers);
+      AttributionPass pass(made.fixture->context(), made.fixture->model(), made.fixture->memory(), made.record, &maps);
+      const std::vector<Contributions> found = pass.run(targets, testing::nothing);
+      for (std::size_t i = 0; i < targets.size(); ++i) {
+        const auto largest = [](const std::vector<float>& numbers) {
+          float most = 0.0f;
+          for (const float number : numbers) most = std::max(most, std::abs(number));
+          return static_cast<double>(most);
+        };
+        const double tolerance = 1e-5 * (largest(expected[i].features) + largest(expected[i].tokens));
+        for (const auto part : {&Contributions::features, &Contributions::tokens})
+          EXPECT_THAT(found[i].*part,
+                      ::testing::Pointwise(::testing::FloatNear(static_cast<float>(tolerance)), expected[i].*part));
+        EXPECT_NEAR(found[i].residual(), 0.0, 1e-4 * (1.0 + std::abs(found[i].target.value)));
+      }
+      const std::vector<Contributions> alone = pass.run(std::span(targets).last(1), testing::nothing);
+      EXPECT_TRUE(testing::agree(GetParam(), alone.front().tokens, found.back().tokens, 1e-5));
+    }
+  }
+}
+
+TEST_P(AttributionPassTest, MapsAreMadeWhereTheyPay) {
+  const Shapes& shape = shapes().front();
+  Recorded made(GetParam(), directory_, shape);
+  const DecoderConfig& config = made.fixture->model().decoder().config();
+  const auto layers = [&](std::int64_t targets, std::int64_t bytes) {
+    return MlpMaps::layers_that_pay(config, made.record, targets, bytes);
+  };
+  constexpr std::int64_t kMuch = std::int64_t{1} << 40;
+  const std::int64_t layer = 4 * made.record.tokens() * config.width * config.width;
+  EXPECT_EQ(layers(0, kMuch), 0) << "no targets pay for nothing";
+  EXPECT_EQ(layers(10'000, layer - 1), 0);
+  EXPECT_LT(layers(10'000, kMuch), made.layers()) << "nothing is above the last layer's features but logits";
+  EXPECT_LE(layers(10'000, layer), 1);
+  EXPECT_EQ(MlpMaps::bytes(config, made.record.tokens(), layer - 1), 0);
+  EXPECT_GT(MlpMaps::bytes(config, made.record.tokens(), kMuch), made.layers() * layer);
+}
+
 /// With adapters that are never active only tokens and biases are left.
 TEST_P(AttributionPassTest, NoFeatureNeedsToBeActive) {
   const Shapes& shape = shapes().front();
