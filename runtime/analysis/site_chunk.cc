@@ -98,7 +98,8 @@ void SiteFiles::write_chunk(std::string_view name, const Json& content) {
 void SiteFiles::sync() const {
   std::set<std::filesystem::path> folders;
   for (const std::filesystem::path& path : written_) {
-    files_.open(path, OpenMode::kReadWrite)->sync();
+    const std::unique_ptr<File> file = files_.open(path, OpenMode::kReadWrite);
+    file->sync();
     folders.insert(path.parent_path());
     folders.insert(path.parent_path().parent_path());
   }
