@@ -193,7 +193,8 @@ class Backward {
   /// From the state after the MLP to the state before it, for the first `count` targets. Rows of the others are zero in
   /// both matrices.
   void map_mlp(int layer, std::size_t count) {
-    RowsByPosition by_position(std::span(traced_).first(count), record_.tokens());
+    const std::span<const Traced> passing = std::span(traced_).first(count);
+    RowsByPosition by_position(passing, record_.tokens());
     const auto there = [&](std::vector<std::int32_t>& numbers) {
       return DeviceView(context_, Tensor::of(std::span(numbers), {static_cast<std::int64_t>(numbers.size())}));
     };
