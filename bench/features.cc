@@ -101,6 +101,7 @@ void measure(const Workload& work, double l0) {
   AdapterFeatures source(context, pair, bundle, DType::kFloat32);
   const auto tokens = static_cast<double>(corpus.totals().tokens);
 
+  const ContrastWindows contrast(corpus, 0, RecordOptions().contrast);
   double plain = 0, collected = 0;
   std::int64_t pairs = 0;
   for (int repeat = 0; repeat < 3; ++repeat) {
@@ -120,6 +121,7 @@ void measure(const Workload& work, double l0) {
     const auto records = collect({.name = "features",
                                   .source = source,
                                   .corpus = corpus,
+                                  .contrast = contrast,
                                   .records = {},
                                   .identity = "bench",
                                   .directory = folder / fmt::format("partial-{}", repeat)},

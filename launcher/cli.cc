@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"features", "what every feature is active on: counts, examples, promoted tokens", features_command},
     {"attribute", "graphs of what made a prompt's next token likely, feature by feature", attribute_command},
     {"select", "features by a rule, as a set that interventions take", select_command},
+    {"label", "classes and descriptions of features by a language model, and their scores", label_command},
     {"study", "an experiment of the paper from models to its table", study_command},
     {"report", "runs and sweeps as one HTML page: curves, layers, results, comparison", report_command},
     {"export", "write adapters in forms that others read", export_command},

@@ -19,6 +19,7 @@ int features_command(const Words& words, const Process& process);
 int features_report_command(const Words& words, const Process& process);
 int attribute_command(const Words& words, const Process& process);
 int select_command(const Words& words, const Process& process);
+int label_command(const Words& words, const Process& process);
 int study_command(const Words& words, const Process& process);
 int report_command(const Words& words, const Process& process);
 int export_command(const Words& words, const Process& process);

@@ -34,6 +34,9 @@ CommandSyntax syntax() {
   add("out", po::value<std::string>()->value_name("DIR"), "where the feature store goes");
   add("top", text("N", "20"), "examples of each feature with the largest activations");
   add("sampled", text("N", "10"), "examples of each feature drawn uniformly");
+  add("contrast", text("N", "256"),
+      "texts of the corpus, drawn uniformly, of which is kept which features are active: `label` finds texts in them "
+      "where a feature is silent");
   add("seed", text("N", "0"), "of these draws");
   add("neurons", text("N", "0"), "so many neurons of every MLP of base and target too, as a baseline");
   add("neuron-rule", text("positive|absolute", "positive"),
@@ -79,7 +82,9 @@ int features_command(const Words& words, const Process& process) {
       .out = process.current_directory / text_of(*arguments, "out"),
       .records = {.seed = static_cast<std::uint64_t>(number_of<std::int64_t>(*arguments, "seed", 0, kMost)),
                   .top = static_cast<int>(number_of<std::int64_t>(*arguments, "top", 1, 1000)),
-                  .sampled = static_cast<int>(number_of<std::int64_t>(*arguments, "sampled", 0, 1000))},
+                  .sampled = static_cast<int>(number_of<std::int64_t>(*arguments, "sampled", 0, 1000)),
+                  .contrast =
+                      static_cast<int>(number_of<std::int64_t>(*arguments, "contrast", 0, kMostContrastWindows))},
       .neurons = number_of<std::int64_t>(*arguments, "neurons", 0, 1 << 20),
       .neuron_rule = neuron_rule(text_of(*arguments, "neuron-rule")),
       .circuit_tracer = export_format(text_of(*arguments, "export")),

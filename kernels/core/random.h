@@ -21,6 +21,10 @@ enum class RandomPurpose : std::uint32_t {
   kExamples = 7,         ///< step = layer · 2^32 + feature, sample = sequence, index = position
   kNeurons = 8,          ///< step 0, sample = layer
   kControlFeatures = 9,  ///< step = layer, sample = feature
+  kContrast = 10,        ///< step 0, sample = sequence, index = position
+  kLabelFeatures = 11,   ///< step = layer, sample = feature
+  kLabelTexts = 12,      ///< step = layer · 2^32 + feature, sample = 0: silent texts, 1: their order; index = text
+  kRetries = 13,         ///< step = attempt, sample = hash of what is tried
   kTest = 1000,
 };
 

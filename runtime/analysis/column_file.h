@@ -30,6 +30,7 @@ class ColumnFile {
   /// `listing` is what write_columns gave; the file lies in `directory`.
   ColumnFile(FileSystem& files, const std::filesystem::path& directory, const nlohmann::json& listing);
 
+  bool has(const std::string& name) const { return datasets_.contains(name); }
   Shape shape(const std::string& name) const { return dataset(name).shape; }
   /// T is float, std::int8_t, std::int32_t or std::int64_t, as it was written.
   template <class T>

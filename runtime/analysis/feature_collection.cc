@@ -75,6 +75,7 @@ class Pass {
     if (batch_.tokens() == 0) first_ = index;
     batch_.append(sequence.ids);
     places_.append(job_.corpus.number(index), sequence.domain, job_.corpus.places(index));
+    job_.contrast.mark(places_);
   }
 
   /// Conversations of a batch are consecutive.

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/analysis/feature_records.h"
+#include "runtime/analysis/contrast_windows.h"
 #include "runtime/model/decoder.h"
 #include "runtime/train/run_environment.h"
 
@@ -39,6 +39,7 @@ struct CollectionJob {
   std::string name;  ///< "features", for progress
   FeatureSource& source;
   const MarkedCorpus& corpus;
+  const ContrastWindows& contrast;
   RecordOptions records;
   std::string identity;              ///< of all that decides the result; partial results of another are refused
   std::filesystem::path directory;   ///< of partial results

@@ -82,6 +82,8 @@ void require_label(LabelTask task, const Json& label, const std::string& place) 
                     fmt::join(kReasoningClasses, ", reasoning/"), in_quotes(label.dump()));
 }
 
+DetectionScore detection_score(const Json& label) { return score_of(label, "label"); }
+
 std::string to_line(const LabelRecord& record) {
   Json line = {{"adapters", record.adapters},
                {"layer", record.layer},

@@ -74,6 +74,9 @@ void read_label_lines(FileSystem& files, const std::filesystem::path& path,
 /// DataError beginning with `place` unless `label` is one of the task.
 void require_label(LabelTask task, const nlohmann::ordered_json& label, const std::string& place);
 
+/// Of a label of kDetect, which require_label has passed.
+DetectionScore detection_score(const nlohmann::ordered_json& label);
+
 /// All that was said of one feature.
 struct FeatureLabel {
   std::string main_class;   ///< one of kFeatureClasses; empty: not classified

@@ -51,6 +51,14 @@ std::vector<NearActivation> near(const FeaturePairs& pairs, const BatchPlaces& b
   return found;
 }
 
+/// Adds the windows in which some of a feature's `rows`, ascending, lie.
+void add_windows(std::vector<std::uint16_t>& found, std::span<const std::int32_t> rows, const BatchPlaces& batch) {
+  for (const auto& [number, begin, end] : batch.windows) {
+    const auto first = std::ranges::lower_bound(rows, begin);
+    if (first != rows.end() && *first < end) found.push_back(number);
+  }
+}
+
 void append(std::string& bytes, const Example& example) {
   append_bytes(bytes, example.activation);
   append_bytes(bytes, example.sequence);
@@ -108,6 +116,7 @@ void BatchPlaces::clear() {
   of_row.clear();
   positions.clear();
   places.clear();
+  windows.clear();
 }
 
 LayerRecords::LayerRecords(int layer, std::int64_t features, std::int64_t domains, const RecordOptions& options)
@@ -139,6 +148,8 @@ void LayerRecords::add_feature(std::int64_t feature, const FeaturePairs& pairs, 
   const std::span<std::int64_t> counts =
       std::span(counts_).subspan(at * static_cast<std::size_t>(stride()), static_cast<std::size_t>(stride()));
   Kept& kept = kept_[at];
+  add_windows(kept.contrast, pairs.rows.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+              batch);
   const std::uint64_t step = static_cast<std::uint64_t>(layer_) << 32 | static_cast<std::uint64_t>(feature);
   for (std::int32_t pair = begin; pair < end; ++pair) {
     const auto row = static_cast<std::size_t>(pairs.rows[static_cast<std::size_t>(pair)]);
@@ -184,6 +195,8 @@ std::string LayerRecords::encoded() const {
       append_bytes(bytes, static_cast<std::uint16_t>(examples->size()));
       for (const Example& example : *examples) append(bytes, example);
     }
+    append_bytes(bytes, static_cast<std::uint16_t>(kept.contrast.size()));
+    append_bytes(bytes, std::span<const std::uint16_t>(kept.contrast));
   }
   return bytes;
 }
@@ -206,6 +219,9 @@ void LayerRecords::merge(std::string_view bytes, const std::string& source) {
   for (Kept& kept : kept_) {
     join(kept.top, options_.top, stands_before);
     join(kept.sampled, options_.sampled, drawn_before);
+    std::vector<std::uint16_t> windows(reader.take<std::uint16_t>());
+    reader.take(std::span(windows));
+    kept.contrast.insert(kept.contrast.end(), windows.begin(), windows.end());
   }
   if (!reader.at_end()) reader.wrong("goes on after its end");
 }
@@ -237,10 +253,18 @@ std::vector<Example> LayerRecords::sampled(std::int64_t feature) const {
   return examples;
 }
 
+std::vector<std::int32_t> LayerRecords::contrast(std::int64_t feature) const {
+  const std::vector<std::uint16_t>& kept = kept_[static_cast<std::size_t>(feature)].contrast;
+  std::vector<std::int32_t> windows(kept.begin(), kept.end());
+  std::ranges::sort(windows);
+  return windows;
+}
+
 double LayerRecords::most_bytes(std::int64_t features, std::int64_t domains, const RecordOptions& options) {
   constexpr double kExample = sizeof(Example) + (kTokensBefore + 1 + kTokensAfter) * sizeof(NearActivation);
-  return static_cast<double>(features) * (static_cast<double>(stride(domains)) * sizeof(std::int64_t) + sizeof(Kept) +
-                                          (options.top + options.sampled) * kExample);
+  return static_cast<double>(features) *
+         (static_cast<double>(stride(domains)) * sizeof(std::int64_t) + sizeof(Kept) +
+          (options.top + options.sampled) * kExample + options.contrast * static_cast<double>(sizeof(std::uint16_t)));
 }
 
 }  // namespace tadapt

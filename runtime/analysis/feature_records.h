@@ -27,8 +27,9 @@ float histogram_edge(int bin);
 
 struct RecordOptions {
   std::uint64_t seed = 0;
-  int top = 20;      ///< examples with the largest activations
-  int sampled = 10;  ///< examples drawn uniformly from all activations
+  int top = 20;        ///< examples with the largest activations
+  int sampled = 10;    ///< examples drawn uniformly from all activations
+  int contrast = 256;  ///< windows of the corpus, of which is kept which features are active in them; at most 65535
 };
 
 /// What is kept of each feature: a set with a total order, or sums of integers. So parts of a corpus may be joined in
@@ -62,6 +63,12 @@ struct BatchPlaces {
   std::vector<std::int32_t> of_row;     ///< conversation of each row
   std::vector<std::int32_t> positions;  ///< of each row
   std::vector<TokenPlace> places;       ///< of each row
+  /// Rows [begin, end) are contrast window `number`.
+  struct Window {
+    std::uint16_t number = 0;
+    std::int32_t begin = 0, end = 0;
+  };
+  std::vector<Window> windows;
 
   void append(std::int64_t number, std::int32_t domain, std::span<const TokenPlace> tokens);
   void clear();
@@ -87,13 +94,16 @@ class LayerRecords {
   std::vector<Example> top(std::int64_t feature) const;
   /// In the order of their draws.
   std::vector<Example> sampled(std::int64_t feature) const;
+  /// Numbers of the contrast windows in which it is active, ascending.
+  std::vector<std::int32_t> contrast(std::int64_t feature) const;
 
   /// Most bytes that the records of a layer of so many features take.
   static double most_bytes(std::int64_t features, std::int64_t domains, const RecordOptions& options);
 
  private:
   struct Kept {
-    std::vector<Example> top, sampled;  // heaps: the one to go is in front
+    std::vector<Example> top, sampled;    // heaps: the one to go is in front
+    std::vector<std::uint16_t> contrast;  // each once: windows lie in one conversation, and those are taken once
   };
   std::int64_t stride() const { return stride(domains_); }
   static std::int64_t stride(std::int64_t domains);

@@ -34,6 +34,7 @@ class Collection {
       tokenizer_.emplace(Tokenizer::load(environment.files, target));
       dataset_.emplace(load_corpus(request.options, request.corpus, environment));
       corpus_.emplace(*dataset_, RegionFinder(request.options.corpus.format, *tokenizer_), request.corpus.string());
+      contrast_ = ContrastWindows(*corpus_, request.records.seed, request.records.contrast);
       config_ = load_decoder_config(environment.files, target);
       for (std::int64_t i = 0; i < corpus_->size(); ++i)
         require_positions(config_, corpus_->number(i), static_cast<std::int64_t>(corpus_->sequence(i).ids.size()));
@@ -48,7 +49,8 @@ class Collection {
       const auto count = static_cast<double>(layer.shape.features);
       const auto domains = static_cast<std::int64_t>(dataset_->domains().size());
       memory += LayerRecords::most_bytes(layer.shape.features, domains, request_.records);
-      disk += count * (8.0 * (static_cast<double>(domains) + 90.0) + examples * (30.0 + 5.0 * 71.0) + 160.0);
+      disk += count * (8.0 * (static_cast<double>(domains) + 90.0) + examples * (30.0 + 5.0 * 71.0) + 160.0 +
+                       4.0 * static_cast<double>(contrast_.all().size()));
       features += count;
       adapter_flops += 4.0 * count * static_cast<double>(layer.shape.model_width);
     }
@@ -151,6 +153,7 @@ class Collection {
     const CollectionJob job{.name = description.subject == "adapters" ? "features" : description.subject,
                             .source = *source,
                             .corpus = *corpus_,
+                            .contrast = contrast_,
                             .records = request_.records,
                             .identity = hash_of(description.to_json().dump()),
                             .directory = out / kPartial,
@@ -193,7 +196,7 @@ class Collection {
     }
     on_rank_zero(environment_.world, [&] {
       environment_.heartbeat("writing the feature store");
-      writer.finish(description, layers, writer.write_tokens(*corpus_, *tokenizer_));
+      writer.finish(description, layers, writer.write_tokens(*corpus_, contrast_.all(), *tokenizer_));
       environment_.files.remove_all(out / kPartial);
       return std::string();
     });
@@ -211,6 +214,7 @@ class Collection {
   std::optional<Tokenizer> tokenizer_;
   std::optional<TokenDataset> dataset_;
   std::optional<MarkedCorpus> corpus_;
+  ContrastWindows contrast_;
   DecoderConfig config_;
   AdapterBundle bundle_;
   std::optional<Decoder> pair_;

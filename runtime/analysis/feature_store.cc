@@ -25,18 +25,22 @@ FeatureStoreDescription read_description(const JsonField& root, const nlohmann::
   if (const std::int64_t version = root["format_version"].integer(0, kMost); version != kFeatureStoreVersion)
     throw DataError("{}: format version {}, this program reads {}", root.place(), version, kFeatureStoreVersion);
   const JsonField records = root["records"], totals = root["totals"];
-  FeatureStoreDescription description{.subject = root["subject"].string(),
-                                      .identity = root["identity"].string(),
-                                      .step = root["step"].integer(0, kMost),
-                                      .corpus = root["corpus"].string(),
-                                      .options = json.value("options", nlohmann::json::object()),
-                                      .records = {.seed = static_cast<std::uint64_t>(records["seed"].integer(0, kMost)),
-                                                  .top = static_cast<int>(records["top"].integer(0, 65535)),
-                                                  .sampled = static_cast<int>(records["sampled"].integer(0, 65535))},
-                                      .sequences = root["sequences"].integer(0, kMost),
-                                      .skipped = root["skipped"].integer(0, kMost),
-                                      .totals = {},
-                                      .domains = {}};
+  FeatureStoreDescription description{
+      .subject = root["subject"].string(),
+      .identity = root["identity"].string(),
+      .step = root["step"].integer(0, kMost),
+      .corpus = root["corpus"].string(),
+      .options = json.value("options", nlohmann::json::object()),
+      .records = {.seed = static_cast<std::uint64_t>(records["seed"].integer(0, kMost)),
+                  .top = static_cast<int>(records["top"].integer(0, 65535)),
+                  .sampled = static_cast<int>(records["sampled"].integer(0, 65535)),
+                  .contrast = records["contrast"].present()
+                                  ? static_cast<int>(records["contrast"].integer(0, kMostContrastWindows))
+                                  : 0},
+      .sequences = root["sequences"].integer(0, kMost),
+      .skipped = root["skipped"].integer(0, kMost),
+      .totals = {},
+      .domains = {}};
   for (std::size_t i = 0; i < root["domains"].array().size(); ++i)
     description.domains.push_back(root["domains"].at(i).string());
   description.totals.tokens = totals["tokens"].integer(0, kMost);
@@ -86,6 +90,7 @@ Json FeatureStoreDescription::to_json() const {
            {{"seed", records.seed},
             {"top", records.top},
             {"sampled", records.sampled},
+            {"contrast", records.contrast},
             {"tokens_before", kTokensBefore},
             {"tokens_after", kTokensAfter}}},
           {"sequences", sequences},
@@ -138,6 +143,13 @@ StoredLayer::StoredLayer(int layer, const ColumnFile& file)
   require_size(region_offset_, examples, "examples/region_offset");
   require_size(activation_, examples, "examples/activation");
   require_size(region_, examples, "examples/region");
+  if (file.has("contrast/begin")) {
+    contrast_begin_ = file.read<std::int64_t>("contrast/begin");
+    contrast_ = file.read<std::int32_t>("contrast/window");
+  } else {
+    contrast_begin_.resize(count + 1);
+  }
+  require_runs(contrast_begin_, count, contrast_.size(), "contrast windows");
   for (std::size_t i = 0; i < count; ++i)
     if (tops_[i] < 0 || tops_[i] > begin_[i + 1] - begin_[i])
       throw DataError("feature store: feature {} of layer {} has {} top examples of {}", id_[i], layer_, tops_[i],
@@ -160,7 +172,10 @@ StoredFeature StoredLayer::feature(std::int64_t index) const {
                         .promoted = lens_tokens(row(top_id_, index, count), row(top_logit_, index, count)),
                         .suppressed = lens_tokens(row(bottom_id_, index, count), row(bottom_logit_, index, count)),
                         .top = {},
-                        .sampled = {}};
+                        .sampled = {},
+                        .contrast = std::span(contrast_).subspan(
+                            static_cast<std::size_t>(contrast_begin_[at]),
+                            static_cast<std::size_t>(contrast_begin_[at + 1] - contrast_begin_[at]))};
   const std::int64_t middle = begin_[at] + tops_[at];
   feature.top = examples(begin_[at], middle);
   feature.sampled = examples(middle, begin_[at + 1]);
@@ -195,6 +210,15 @@ StoredTokens::StoredTokens(const ColumnFile& file)
   require_runs(begin_, number_.size(), id_.size(), "conversations");
   if (text_begin_.empty()) throw DataError("feature store: no vocabulary");
   require_runs(text_begin_, text_begin_.size() - 1, text_.size(), "tokens' bytes");
+  if (!file.has("contrast/sequence")) return;
+  const std::vector<std::int64_t> sequences = file.read<std::int64_t>("contrast/sequence");
+  const std::vector<std::int32_t> positions = file.read<std::int32_t>("contrast/position");
+  require_size(positions, sequences.size(), "contrast/position");
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (positions[i] < 0 || positions[i] >= std::ssize(with_number(sequences[i]).ids))
+      throw DataError("feature store: there is no token {} in conversation {}", positions[i], sequences[i]);
+    contrast_.push_back({sequences[i], positions[i]});
+  }
 }
 
 StoredTokens::Sequence StoredTokens::sequence(std::int64_t index) const {
@@ -214,12 +238,14 @@ std::int64_t StoredTokens::index_of(std::int64_t number) const {
   return found - number_.begin();
 }
 
-std::string StoredTokens::text(std::int32_t id) const {
-  if (id < 0 || id >= vocabulary_size()) return "";
-  const auto at = static_cast<std::size_t>(id);
+std::string StoredTokens::text(std::span<const std::int32_t> ids) const {
   std::string bytes;
-  for (auto i = text_begin_[at]; i < text_begin_[at + 1]; ++i)
-    bytes += static_cast<char>(text_[static_cast<std::size_t>(i)]);
+  for (const std::int32_t id : ids) {
+    if (id < 0 || id >= vocabulary_size()) continue;
+    const auto at = static_cast<std::size_t>(id);
+    for (auto i = text_begin_[at]; i < text_begin_[at + 1]; ++i)
+      bytes += static_cast<char>(text_[static_cast<std::size_t>(i)]);
+  }
   return shown_text(bytes);
 }
 

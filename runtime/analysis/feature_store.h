@@ -12,7 +12,7 @@
 
 #include "data/tokenizer.h"
 #include "runtime/analysis/column_file.h"
-#include "runtime/analysis/feature_records.h"
+#include "runtime/analysis/contrast_windows.h"
 #include "runtime/analysis/logit_lens.h"
 
 namespace tadapt {
@@ -56,6 +56,7 @@ struct StoredFeature {
   FeatureCounts counts;
   std::vector<LensToken> promoted, suppressed;  ///< strongest first
   std::vector<StoredExample> top, sampled;
+  std::span<const std::int32_t> contrast;  ///< numbers of the contrast windows in which it is active, ascending
 };
 
 /// All features of a layer, in memory.
@@ -71,8 +72,9 @@ class StoredLayer {
   std::vector<StoredExample> examples(std::int64_t begin, std::int64_t end) const;
 
   int layer_;
-  std::vector<std::int32_t> id_, tops_, top_id_, bottom_id_, position_, region_offset_;
-  std::vector<std::int64_t> active_, by_domain_, by_region_, by_thinking_, histogram_, begin_, sequence_, near_begin_;
+  std::vector<std::int32_t> id_, tops_, top_id_, bottom_id_, position_, region_offset_, contrast_;
+  std::vector<std::int64_t> active_, by_domain_, by_region_, by_thinking_, histogram_, begin_, sequence_, near_begin_,
+      contrast_begin_;
   std::vector<std::int8_t> region_;
   std::vector<float> activation_, top_logit_, bottom_logit_;
   std::vector<NearActivation> near_;
@@ -100,12 +102,17 @@ class StoredTokens {
   /// Ids that the tokenizer has.
   std::int32_t vocabulary_size() const { return static_cast<std::int32_t>(text_begin_.size()) - 1; }
   /// As people are shown it (shown_text); empty for an id without a token.
-  std::string text(std::int32_t id) const;
+  std::string text(std::int32_t id) const { return text(std::span(&id, 1)); }
+  /// Of tokens one after another: a character that several of them hold a piece of is whole.
+  std::string text(std::span<const std::int32_t> ids) const;
+  /// In the order of their numbers; none in stores of programs that did not draw them.
+  std::span<const ContrastWindow> contrast() const { return contrast_; }
 
  private:
   std::vector<std::int64_t> number_, line_, begin_, text_begin_;
   std::vector<std::int32_t> domain_, id_;
   std::vector<std::int8_t> region_, text_;
+  std::vector<ContrastWindow> contrast_;
 };
 
 class FeatureStore {
@@ -139,7 +146,8 @@ struct FeatureStoreWriter {
   /// What the store keeps of a layer. `ids`: of the features, ascending.
   nlohmann::ordered_json write_layer(const LayerRecords& records, std::span<const std::int32_t> ids,
                                      const LensTable& lens, const MarkedCorpus& corpus) const;
-  nlohmann::ordered_json write_tokens(const MarkedCorpus& corpus, const Tokenizer& tokenizer) const;
+  nlohmann::ordered_json write_tokens(const MarkedCorpus& corpus, std::span<const ContrastWindow> contrast,
+                                      const Tokenizer& tokenizer) const;
   /// The description, last. `layers` and `tokens` are what the others gave.
   void finish(const FeatureStoreDescription& description, const nlohmann::ordered_json& layers,
               const nlohmann::ordered_json& tokens) const;

@@ -52,6 +52,8 @@ Json FeatureStoreWriter::write_layer(const LayerRecords& records, std::span<cons
                                      const LensTable& lens, const MarkedCorpus& corpus) const {
   std::vector<std::int64_t> active, by_domain, by_region, by_thinking, histogram;
   ExampleColumns examples;
+  std::vector<std::int64_t> contrast_begin{0};
+  std::vector<std::int32_t> contrast;
   for (std::int64_t feature = 0; feature < records.features(); ++feature) {
     const FeatureCounts counts = records.counts(feature);
     active.push_back(counts.active);
@@ -64,6 +66,8 @@ Json FeatureStoreWriter::write_layer(const LayerRecords& records, std::span<cons
     examples.add(top, corpus);
     examples.add(records.sampled(feature), corpus);
     examples.begin.push_back(static_cast<std::int64_t>(examples.sequence.size()));
+    append<std::int32_t>(contrast, records.contrast(feature));
+    contrast_begin.push_back(static_cast<std::int64_t>(contrast.size()));
   }
   std::vector<std::int32_t> id(ids.begin(), ids.end());
   LensTable shown = lens;
@@ -86,15 +90,18 @@ Json FeatureStoreWriter::write_layer(const LayerRecords& records, std::span<cons
                                        column("examples/activation", examples.activation),
                                        column("examples/near_begin", examples.near_begin),
                                        column("near/offset", examples.near_offset),
-                                       column("near/activation", examples.near_activation)};
+                                       column("near/activation", examples.near_activation),
+                                       column("contrast/begin", contrast_begin),
+                                       column("contrast/window", contrast)};
   return {{"layer", records.layer()},
           {"features", records.features()},
           {"listing", write_columns(files, directory / fmt::format("layer-{:03d}.h5", records.layer()), columns)}};
 }
 
-Json FeatureStoreWriter::write_tokens(const MarkedCorpus& corpus, const Tokenizer& tokenizer) const {
-  std::vector<std::int64_t> number, line, begin{0}, text_begin{0};
-  std::vector<std::int32_t> domain, id;
+Json FeatureStoreWriter::write_tokens(const MarkedCorpus& corpus, std::span<const ContrastWindow> contrast,
+                                      const Tokenizer& tokenizer) const {
+  std::vector<std::int64_t> number, line, begin{0}, text_begin{0}, window_sequence;
+  std::vector<std::int32_t> domain, id, window_position;
   std::vector<std::int8_t> region, text;
   for (std::int64_t index = 0; index < corpus.size(); ++index) {
     const TokenSequence sequence = corpus.sequence(index);
@@ -109,10 +116,20 @@ Json FeatureStoreWriter::write_tokens(const MarkedCorpus& corpus, const Tokenize
     for (const char byte : tokenizer.token_bytes(token)) text.push_back(static_cast<std::int8_t>(byte));
     text_begin.push_back(static_cast<std::int64_t>(text.size()));
   }
-  const std::vector<Column> columns = {
-      column("sequences/number", number),     column("sequences/line", line),  column("sequences/domain", domain),
-      column("sequences/begin", begin),       column("tokens/id", id),         column("tokens/region", region),
-      column("vocabulary/begin", text_begin), column("vocabulary/bytes", text)};
+  for (const auto& [sequence, position] : contrast) {
+    window_sequence.push_back(sequence);
+    window_position.push_back(position);
+  }
+  const std::vector<Column> columns = {column("sequences/number", number),
+                                       column("sequences/line", line),
+                                       column("sequences/domain", domain),
+                                       column("sequences/begin", begin),
+                                       column("tokens/id", id),
+                                       column("tokens/region", region),
+                                       column("vocabulary/begin", text_begin),
+                                       column("vocabulary/bytes", text),
+                                       column("contrast/sequence", window_sequence),
+                                       column("contrast/position", window_position)};
   return write_columns(files, directory / "tokens.h5", columns);
 }
 

@@ -55,7 +55,7 @@ class Lint(unittest.TestCase):
     def test_confined_names(self):
         for text in ["MPI_Comm c;", "#include <mpi.h>", "H5Dread(d);", "#include <hdf5.h>", "YAML::Node n;",
                      "namespace po = boost::program_options;", "cudaMalloc(p);", "#ifdef TADAPT_CUDA",
-                     "#pragma omp parallel"]:
+                     "#pragma omp parallel", "curl_easy_init();", "#include <curl/curl.h>"]:
             self.assertIn("runtime/train/x.cc:2: ", lint({"runtime/train/x.cc": "\n" + text + "\n"}), text)
 
     def test_forbidden_everywhere(self):

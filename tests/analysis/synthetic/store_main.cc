@@ -100,10 +100,13 @@ void run(const std::vector<std::string>& words) {
   const TokenDataset dataset = TokenDataset::build(files, words.at(2), tokenizer, {.max_tokens = 1000});
   const MarkedCorpus corpus(dataset, RegionFinder(ChatFormat::kDeepseek, tokenizer), words.at(2));
   BatchPlaces places;
-  for (std::int64_t i = 0; i < corpus.size(); ++i)
-    places.append(corpus.number(i), corpus.sequence(i).domain, corpus.places(i));
-  const Store store{corpus, places, tokenizer.vocabulary_size(), std::stoll(words.at(4))};
   const RecordOptions options{.seed = 0, .top = 5, .sampled = 3};
+  const ContrastWindows contrast(corpus, options.seed, options.contrast);
+  for (std::int64_t i = 0; i < corpus.size(); ++i) {
+    places.append(corpus.number(i), corpus.sequence(i).domain, corpus.places(i));
+    contrast.mark(places);
+  }
+  const Store store{corpus, places, tokenizer.vocabulary_size(), std::stoll(words.at(4))};
   const FeatureStoreWriter writer{files, words.at(5)};
   files.make_directories(writer.directory);
   std::vector<std::int32_t> ids;
@@ -121,7 +124,7 @@ void run(const std::vector<std::string>& words) {
                  .skipped = corpus.skipped(),
                  .totals = corpus.totals(),
                  .domains = dataset.domains()},
-                layers, writer.write_tokens(corpus, tokenizer));
+                layers, writer.write_tokens(corpus, contrast.all(), tokenizer));
 }
 
 }  // namespace
