@@ -49,13 +49,17 @@ int features_report_command(const Words& words, const Process& process) {
   const auto arguments = parse_arguments(syntax(), words, process);
   if (!arguments) return static_cast<int>(ExitCode::kDone);
   const bool serve = arguments->count("serve") > 0;
+  // Ranks that do not serve would wait for the one that does at the job's end, which is bounded.
+  if (serve && process.session.size() > 1)
+    throw ConfigError("features report: --serve: expected one rank, found {}; start it without mpirun or srun",
+                      process.session.size());
   const int port = number_of<int>(*arguments, "port", 0, 65535);
   if (arguments->count("out") == 0) throw ConfigError("features report: --out is not given");
   if (arguments->count("features") > 0)
     write_site(*arguments, process);
   else if (!serve || arguments->count("graphs") + arguments->count("labels") > 0)
     throw ConfigError("features report: --features is not given");
-  if (!serve || process.session.rank() != 0) return static_cast<int>(ExitCode::kDone);
+  if (!serve) return static_cast<int>(ExitCode::kDone);
   const fs::path site = path_of(*arguments, "out", process);
   require_feature_site(process.files, site);
   SiteServer server(site, port);

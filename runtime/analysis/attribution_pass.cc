@@ -285,6 +285,9 @@ class Backward {
       if (traced.target.layer < config_.layers)
         made.biases = static_cast<double>(
             model_.features(traced.target.layer)->encoder_bias[static_cast<std::size_t>(traced.target.id)]);
+      std::int64_t features = 0;
+      for (const Piece& piece : traced.pieces) features += piece.product == Product::kFeatures ? piece.count : 0;
+      made.features.reserve(static_cast<std::size_t>(features));
       for (auto piece = traced.pieces.rbegin(); piece != traced.pieces.rend(); ++piece)  // lower layers first
         add(*piece,
             std::span(numbers).subspan(static_cast<std::size_t>(piece->begin), static_cast<std::size_t>(piece->count)),

@@ -188,6 +188,10 @@ AttributionGraph Growth::graph() {
         {.layer = -1, .position = static_cast<std::int32_t>(position), .id = record_.ids()[position]});
   for (const std::int32_t row : logit_rows_) add_node(at(row).contributions.target);
 
+  std::size_t edges = 0;  // at most
+  for (const Row& row : rows_) edges += row.contributions.features.size() + row.contributions.tokens.size();
+  graph.sources.reserve(edges);
+  graph.weights.reserve(edges);
   for (const std::int32_t row : row_of_)
     if (row != kNoRow) add_edges(rows_[static_cast<std::size_t>(row)], node_of, graph);
   graph.offsets.resize(graph.first_logit() + 1, graph.offsets.back());

@@ -270,6 +270,9 @@ class FeatureSiteTest(unittest.TestCase):
         self.refused(66, "no features were collected here", self.words(out=out, store=self.scratch / "model"))
         self.refused(66, "holds no feature site", ["features", "report", "--out", other, "--serve"])
         self.refused(73, "is no feature site", self.words(out=self.scratch / "model"))
+        result = run(["features", "report", "--out", self.site, "--serve", "--port", "0"], ranks=2)
+        self.assertEqual(result.returncode, 78, result.stdout)
+        self.assertIn("--serve: expected one rank, found 2", result.stdout)
         other.mkdir()
         for name in ("features.json", "tokens.h5", "layer-000.h5"):
             shutil.copy(self.store / name, other)
