@@ -8,6 +8,7 @@
 
 #include "kernels/core/cuda.cuh"
 #include "kernels/core/memory.h"
+#include "tests/support/sanitizers.h"
 
 namespace tadapt {
 namespace {
@@ -59,7 +60,7 @@ TEST(PlantedFault, ABarrierThatSomeLeaveOutIsAnError) {
   EXPECT_THROW(run(reverse<Fault::kLeftOutBarrier>), std::logic_error);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TADAPT_ADDRESS_SANITIZER)
 TEST(PlantedFault, AnAccessOutsideDeviceMemoryIsSeenByTheSanitizer) {
   EXPECT_DEATH(run(reverse<Fault::kOutside>), "heap-buffer-overflow");
 }

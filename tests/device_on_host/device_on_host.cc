@@ -10,7 +10,8 @@
 #include <string>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
+#include "tests/support/sanitizers.h"
+#if defined(TADAPT_ADDRESS_SANITIZER)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -34,26 +35,26 @@ struct Stack {
 class StackSwitch {
  public:
   explicit StackSwitch([[maybe_unused]] const Stack& to) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TADAPT_ADDRESS_SANITIZER)
     __sanitizer_start_switch_fiber(&fake_stack_, to.bottom, to.bytes);
 #endif
   }
   /// On the stack that was left; `from`, when given, becomes the one we come from.
   void back([[maybe_unused]] Stack* from = nullptr) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TADAPT_ADDRESS_SANITIZER)
     __sanitizer_finish_switch_fiber(fake_stack_, from == nullptr ? nullptr : &from->bottom,
                                     from == nullptr ? nullptr : &from->bytes);
 #endif
   }
   /// The first thing on a new stack.
   static void arrive([[maybe_unused]] Stack* from) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TADAPT_ADDRESS_SANITIZER)
     __sanitizer_finish_switch_fiber(nullptr, &from->bottom, &from->bytes);
 #endif
   }
   /// The last thing on a stack that is given up.
   static void leave([[maybe_unused]] const Stack& to) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TADAPT_ADDRESS_SANITIZER)
     __sanitizer_start_switch_fiber(nullptr, to.bottom, to.bytes);
 #endif
   }

@@ -6,6 +6,7 @@
 #include "kernels/core/launch.h"
 #include "kernels/core/vectorise.h"
 #include "tests/kernels/testing.h"
+#include "tests/support/sanitizers.h"
 
 namespace tadapt {
 namespace {
@@ -73,7 +74,7 @@ TEST(Buffer, OfADeviceThatThisBuildLacksIsRefused) {
 }
 
 TEST(Buffer, SaysWhatItCouldNotGet) {
-#if !defined(__SANITIZE_ADDRESS__)  // which ends the process instead of refusing
+#if !defined(TADAPT_ADDRESS_SANITIZER)  // which ends the process instead of refusing
   EXPECT_THROW(Buffer(Device::kCpu, std::size_t{1} << 60), DeviceError);
 #endif
 }

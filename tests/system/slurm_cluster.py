@@ -110,10 +110,12 @@ class Cluster:
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         # Open MPI takes virtual nodes for hosts of their own: no shared memory between them, and more ranks than cores
-        # without knowing.
+        # without knowing. With Debian's Open MPI, PMIx and Slurm a rank may leave MPI_Init before another has got through
+        # the first of its two fences, and sends it what that one cannot take yet; without that fence this does not happen.
         self.environment = outside | dict(
             PATH=PATH, SLURM_CONF=str(self.folder / "slurm.conf"), OMPI_MCA_btl="self,tcp",
-            OMPI_MCA_btl_tcp_if_include="lo", OMPI_MCA_pml="ob1", OMPI_MCA_mpi_yield_when_idle="1") | environment
+            OMPI_MCA_btl_tcp_if_include="lo", OMPI_MCA_pml="ob1", OMPI_MCA_mpi_yield_when_idle="1",
+            OMPI_MCA_pmix_base_async_modex="1", OMPI_MCA_pmix_base_collect_data="0") | environment
         self.daemons = {}
         # No child of this process: a test that takes too long is killed with all its children.
         self.guard = subprocess.Popen(["setsid", "--fork", sys.executable, __file__, str(self.folder / "slurm.conf")],
