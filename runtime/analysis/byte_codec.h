@@ -30,6 +30,7 @@ class ByteReader {
   void take(std::span<T> values) {
     static_assert(std::is_trivially_copyable_v<T>);
     if (values.size_bytes() > bytes_.size()) wrong("ends too early");
+    if (values.empty()) return;  // memcpy takes no null pointer, not even for no bytes
     std::memcpy(values.data(), bytes_.data(), values.size_bytes());
     bytes_.remove_prefix(values.size_bytes());
   }

@@ -270,7 +270,7 @@ TEST_P(FeatureSite, HoldsTheFirstRowsInThePage) {
   const Json data = page_data("site");
   EXPECT_EQ(data["layers"][1]["layer"], 2);
   EXPECT_EQ(data["layers"][1]["features"], testing::kTestFeatures);
-  EXPECT_EQ(data["layers"][1]["begins"], Json({0}));
+  EXPECT_EQ(data["layers"][1]["begins"], Json::array({0}));
   ASSERT_EQ(data["first"].size(), 2u * testing::kTestFeatures);
   std::int64_t before = std::numeric_limits<std::int64_t>::max();
   for (const Json& row : data["first"]) {
