@@ -31,3 +31,12 @@ build() {
     { cat "$root/build/$preset.configure.log"; return 1; }
   cmake --build --preset "$preset" ${1:+--target "$@"}
 }
+
+# run_tests PRESET [CTEST ARGUMENT...]: one more at a time than there are cores, since many tests wait for a process they
+# started.
+run_tests() {
+  local preset=$1
+  shift
+  cd "$root" || return 1
+  ctest --preset "$preset" --parallel $(($(nproc) + 1)) --no-tests=error "$@"
+}

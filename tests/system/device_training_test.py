@@ -9,8 +9,8 @@ import unittest
 
 from harness import FULL, SOURCE, SystemTest, command, execute, kill_everything, settings, start, wait_until
 
-STEPS = 20 if FULL else 8
-FIXED_STEPS = 20 if FULL else 3
+STEPS = 20 if FULL else 4
+FIXED_STEPS = 20 if FULL else 2
 # (ranks, data-parallel ranks)
 GRIDS = [(1, 1), (2, 2), (4, 2)]
 
