@@ -1,6 +1,7 @@
 // Strict parsing on top of nlohmann-json.
 #include "data/json.h"
 
+#include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <vector>
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "data/json.h"
+#include "data/json_field.h"
 #include "data/unicode.h"
 #include "kernels/core/error.h"
 

@@ -10,9 +10,10 @@
 #include "data/added_tokens.h"
 #include "data/byte_pairs.h"
 #include "data/file.h"
-#include "data/json_field.h"
 
 namespace tadapt {
+
+class JsonField;
 
 /// Ids lie below this, so that a wild id cannot ask for memory without bound.
 inline constexpr std::int32_t kTokenIdCap = 1 << 24;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <nlohmann/json.hpp>
 
 #include "launcher/run_config.h"
 #include "runtime/train/option_table.h"

@@ -1,6 +1,8 @@
 // `tadapt-dist report`: runs and sweeps as one HTML page.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "launcher/arguments.h"
 #include "launcher/commands.h"
 #include "launcher/output_file.h"

@@ -1,7 +1,7 @@
 // Attribution graphs as files: the JSON that circuit-tracer and its front-end read, and the balances of all targets.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 

@@ -1,5 +1,6 @@
 #include "runtime/analysis/graph_page.h"
 
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/html_page.h"

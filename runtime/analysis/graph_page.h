@@ -1,7 +1,7 @@
 // The page that shows one attribution graph: a single HTML file that needs no network.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 

@@ -1,5 +1,7 @@
 #include "runtime/analysis/label_log.h"
 
+#include <nlohmann/json.hpp>
+
 #include "data/line_reader.h"
 
 namespace tadapt {

@@ -1,7 +1,7 @@
 // What the feature site says of single features: chunks of a few neighbours each, and the tokens around examples.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "runtime/analysis/feature_store.h"
 #include "runtime/analysis/site_graphs.h"

@@ -1,7 +1,7 @@
 // A benchmark from questions to scores: what base, hybrid, adapter model and target answer, and how much is recovered.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "runtime/bundle/feature_edit.h"
 #include "runtime/eval/question_set.h"

@@ -1,6 +1,7 @@
 #include "runtime/report/timing_summary.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "data/json.h"
 #include "data/line_reader.h"

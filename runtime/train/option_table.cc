@@ -1,6 +1,7 @@
 #include "runtime/train/option_table.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/activation_cache.h"

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "runtime/analysis/graph_json.h"
 #include "runtime/analysis/graph_page.h"
 #include "tests/analysis/attribution_fixture.h"

@@ -1,6 +1,8 @@
 // The feature site: what its chunks say is what the store holds; what may be replaced, and what is refused.
 #include "runtime/analysis/feature_site.h"
 
+#include <nlohmann/json.hpp>
+
 #include "runtime/analysis/feature_labels.h"
 #include "runtime/analysis/site_chunk.h"
 #include "runtime/analysis/site_features.h"

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "runtime/analysis/token_text.h"
 #include "tests/support/temporary_directory.h"
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "data/activation_cache_reader.h"
 #include "data/activation_cache_verify.h"

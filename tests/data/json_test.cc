@@ -1,6 +1,8 @@
 // Strict JSON parsing.
 #include "data/json.h"
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/errors.h"
 
 namespace tadapt {

@@ -3,6 +3,7 @@
 #include "runtime/eval/faithfulness.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "runtime/eval/evaluation.h"
 #include "runtime/model/segments.h"

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "kernels/core/random.h"
 #include "runtime/eval/benchmark_report.h"

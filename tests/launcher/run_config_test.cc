@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "runtime/train/option_table.h"
 #include "tests/support/errors.h"
 #include "tests/support/temporary_directory.h"

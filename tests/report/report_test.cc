@@ -1,6 +1,8 @@
 // A report: what it says of a run directory, what it refuses, and that nothing in it is taken for HTML.
 #include "runtime/report/report.h"
 
+#include <nlohmann/json.hpp>
+
 #include "runtime/report/sweep_record.h"
 #include "runtime/report/timing_summary.h"
 #include "tests/support/errors.h"
