@@ -115,7 +115,10 @@ std::vector<YamlEntry> read_yaml(const std::string& text, const std::string& lab
     EntryCollector second(label);
     if (parser.HandleNextDocument(second)) throw ConfigError("{}: more than one YAML document", label);
   } catch (const YAML::Exception& error) {
-    throw ConfigError("{}:{}: {}", label, error.mark.line + 1, error.msg);
+    // The parser's message ends with the letter it did not expect, which may be a line's end.
+    std::string message = error.msg;
+    std::ranges::replace_if(message, [](unsigned char letter) { return std::iscntrl(letter) != 0; }, ' ');
+    throw ConfigError("{}:{}: {}", label, error.mark.line + 1, message);
   }
   return collector.take();
 }

@@ -15,6 +15,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 using testing::TemporaryDirectory;
 namespace fs = std::filesystem;
@@ -125,6 +126,8 @@ TEST(Yaml, OtherShapesAreErrors) {
   EXPECT_ERROR(read("train:\n  steps:\n"), ConfigError, "f.yaml:2: train.steps has no value");
   EXPECT_ERROR(read("train:\n  steps: ~\n"), ConfigError, "f.yaml:2: train.steps has no value");
   EXPECT_ERROR(read("? {a: b}\n: c\n"), ConfigError, HasSubstr("f.yaml:1: "));
+  EXPECT_ERROR(read(std::string("train: \"\\\0\n\"", 12)), ConfigError,
+               AllOf(HasSubstr("f.yaml:1: unknown escape"), Not(HasSubstr("\n"))));
   EXPECT_ERROR(read("? [a]\n: c\n"), ConfigError, HasSubstr("f.yaml:1: "));
   EXPECT_ERROR(read("~: {steps: 1}"), ConfigError, HasSubstr("f.yaml:1: "));
   EXPECT_ERROR(read("\"\": {steps: 1}"), ConfigError, HasSubstr("f.yaml:1: "));
